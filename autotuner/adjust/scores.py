@@ -1,0 +1,42 @@
+"""How good trials were, as numbers that the strategies can compare."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from autotuner.spec.model import StudySpec
+from autotuner.types import Trial
+
+
+def best_trial(spec: StudySpec, trials: Iterable[Trial]) -> Trial | None:
+    """The feasible trial with the best first objective, the earliest of equals; None if there is none."""
+    sign = spec.objective.sign
+    feasible = [(sign * value, -t.number, t) for t in trials if (value := _objective(spec, t)) is not None and _kept(t)]
+    return max(feasible, key=lambda entry: entry[:2])[2] if feasible else None
+
+
+def scores(spec: StudySpec, trials: Sequence[Trial]) -> list[float | None]:
+    """The first objective of every trial, larger is better; None where nothing finite was measured.
+
+    On a log scale when all are positive, because ratios are what matters: from 10 to 20 is worth as much as from 100
+    to 200.
+    """
+    values = [_objective(spec, trial) for trial in trials]
+    positive = all(value > 0 for value in values if value is not None)
+    sign = spec.objective.sign
+    return [None if value is None else sign * (math.log(value) if positive else value) for value in values]
+
+
+def penalised_scores(spec: StudySpec, trials: Sequence[Trial]) -> list[float] | None:
+    """Scores with failures and broken limits at the worst feasible one; None while nothing was feasible."""
+    feasible = [score if _kept(trial) else None for score, trial in zip(scores(spec, trials), trials, strict=True)]
+    known = [value for value in feasible if value is not None]
+    return [min(known) if value is None else value for value in feasible] if known else None
+
+
+def _objective(spec: StudySpec, trial: Trial) -> float | None:
+    value = math.nan if trial.verdict is None else trial.verdict.objectives.get(spec.objective.metric, math.nan)
+    return value if math.isfinite(value) else None
+
+
+def _kept(trial: Trial) -> bool:
+    return trial.verdict is not None and trial.verdict.feasible

@@ -1,0 +1,170 @@
+"""The legal, canonical, distinct configurations of a study, as rows of value indices that can be compared.
+
+A row holds, for every parameter in the file's order, the index of its value: `space.decode(space.encode(config))` is
+`config`. Rows are what the strategies compute with; configurations are what leaves this room.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.errors import UsageError
+from autotuner.spec.model import StudySpec
+from autotuner.types import Config, Value
+
+Row: TypeAlias = tuple[int, ...]
+Rows: TypeAlias = npt.NDArray[np.int32]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Positions: TypeAlias = npt.NDArray[np.intp]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+ENUMERATION_LIMIT = 200_000  # raw combinations; more are sampled, not listed
+_SAMPLES = 1_000  # legal configurations drawn at a time when the space is too large to list
+_MOST_DRAWS = 20_000  # attempts at them, for rules that forbid nearly everything
+_FEW_VALUES = 16  # up to here every other value is a neighbour; beyond, steps of powers of two
+
+
+class Space:
+    """What a study may try.
+
+    Attributes:
+        spec: The study.
+        names: Parameters in the order of a row.
+        sizes: How many values each has.
+        ordered: Which have an order; the others are categorical.
+        raw_size: Number of combinations before rules and conditions.
+        rows: Every legal configuration [count, parameters] in lexical order; None when there are too many to list.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        """List the space, or prepare to sample it.
+
+        Raises:
+            UsageError: The rules forbid every configuration.
+        """
+        self.spec = spec
+        self.names = tuple(spec.parameters)
+        self._values = tuple(parameter.values for parameter in spec.parameters.values())
+        self._indices = tuple({(type(v), v): i for i, v in enumerate(values)} for values in self._values)
+        self.sizes = tuple(map(len, self._values))
+        self.ordered = tuple(parameter.ordered for parameter in spec.parameters.values())
+        self.raw_size = math.prod(self.sizes)
+        self.rows = self._listed() if self.raw_size <= ENUMERATION_LIMIT else None
+        if self.rows is not None and not len(self.rows):
+            raise UsageError("the rules forbid every configuration", "loosen a rule, or add values to a parameter")
+
+    def size(self) -> int | None:
+        """Number of legal configurations; None when there were too many to count."""
+        return None if self.rows is None else len(self.rows)
+
+    @cached_property
+    def configs(self) -> tuple[Config, ...]:
+        """Every legal configuration in lexical order; empty when there are too many to list."""
+        return () if self.rows is None else tuple(self.decode(row) for row in self.rows.tolist())
+
+    def __contains__(self, config: object) -> bool:
+        """Whether `config` is legal and canonical, and all its values are the file's."""
+        if not isinstance(config, Mapping) or set(config) != set(self.names):
+            return False
+        known = all((type(config[n]), config[n]) in index for n, index in zip(self.names, self._indices, strict=True))
+        return known and self._legal(config)
+
+    def encode(self, config: Config) -> Row:
+        """The row of a configuration.
+
+        Raises:
+            ValueError: A value that the file does not name.
+        """
+        try:
+            return tuple(
+                index[type(config[name]), config[name]] for name, index in zip(self.names, self._indices, strict=True)
+            )
+        except KeyError as error:
+            raise ValueError(f"not a configuration of {self.spec.name}: {dict(config)}") from error
+
+    def decode(self, row: Sequence[int]) -> Config:
+        """The configuration of a row."""
+        return {name: values[i] for name, values, i in zip(self.names, self._values, row, strict=True)}
+
+    def canonical(self, config: Config) -> Config:
+        """`config` with every inactive parameter at its default, also where one condition hangs on another.
+
+        A round only ever moves parameters to their defaults, so as many rounds as there are parameters suffice.
+        """
+        for _ in self.names:
+            settled = self.spec.canonical(config)
+            if settled == config:
+                break
+            config = settled
+        return config
+
+    def distance(self, a: Config, b: Config) -> float:
+        """Sum over parameters: difference of indices over their range if ordered, else 0 or 1."""
+        return float(self.distances(np.array([self.encode(a)], dtype=np.int32), self.encode(b))[0])
+
+    def distances(self, rows: Rows, row: Row) -> Floats:
+        """The distance of each of `rows` [count, parameters] to one row."""
+        gaps = np.abs(rows - np.array(row, dtype=np.int32))
+        spans = np.where(self.ordered, np.maximum(1, np.array(self.sizes) - 1), 1)
+        return np.asarray((np.where(self.ordered, gaps, np.minimum(gaps, 1)) / spans).sum(axis=1), dtype=np.float64)
+
+    def neighbours(self, config: Config) -> list[Row]:
+        """Legal configurations that differ from `config` in one choice, and in what that choice switches off."""
+        found: dict[Row, None] = {}
+        for name, values, here in zip(self.names, self._values, self.encode(config), strict=True):
+            for i in _steps(here, len(values)):
+                moved = self.move(config, name, values[i])
+                if moved is not None:
+                    found[self.encode(moved)] = None
+        found.pop(self.encode(config), None)
+        return list(found)
+
+    def move(self, config: Config, name: str, value: Value) -> Config | None:
+        """`config` with one parameter changed; None when that is forbidden."""
+        moved = self.canonical({**config, name: value})
+        return moved if self.spec.legal(moved) else None
+
+    def candidates(self, rng: random.Random, also: Iterable[Config] = ()) -> Rows:
+        """Every legal configuration; a sample of them, `also` and the neighbours of `also` if they are too many."""
+        if self.rows is not None:
+            return self.rows
+        found: dict[Row, None] = {}
+        for config in also:
+            found[self.encode(config)] = None
+            found.update(dict.fromkeys(self.neighbours(config)))
+        drawn = itertools.islice(self._drawn(rng), _SAMPLES)
+        found.update(dict.fromkeys(drawn))
+        return self.matrix(found)
+
+    def matrix(self, rows: Iterable[Row]) -> Rows:
+        """Rows as one array [count, parameters], also when there are none."""
+        return np.array(list(rows), dtype=np.int32).reshape(-1, len(self.names))
+
+    def _drawn(self, rng: random.Random) -> Iterator[Row]:
+        """Legal configurations at random, with repetitions; ends after many attempts."""
+        for _ in range(_MOST_DRAWS):
+            config = self.canonical({n: rng.choice(values) for n, values in zip(self.names, self._values, strict=True)})
+            if self.spec.legal(config):
+                yield self.encode(config)
+
+    def _listed(self) -> Rows:
+        """Every legal row. A canonical configuration is its own canonical form, so none is met twice."""
+        products = zip(itertools.product(*self._values), itertools.product(*map(range, self.sizes)), strict=True)
+        return self.matrix(row for values, row in products if self._legal(dict(zip(self.names, values, strict=True))))
+
+    def _legal(self, config: Config) -> bool:
+        return self.spec.canonical(config) == config and self.spec.legal(config)
+
+
+def _steps(here: int, count: int) -> list[int]:
+    """Indices worth a step from `here`: all others of a few values, else distances 1, 2, 4, … both ways."""
+    if count <= _FEW_VALUES:
+        return [i for i in range(count) if i != here]
+    jumps = [2**power for power in range(count.bit_length())]
+    return [i for jump in jumps for i in (here - jump, here + jump) if 0 <= i < count]

@@ -1,0 +1,62 @@
+"""A measurement against the study's objectives and limits."""
+
+from collections.abc import Mapping, Sequence
+
+from autotuner.analyze.diagnose import diagnose
+from autotuner.errors import UsageError
+from autotuner.metrics import METRICS, metric, value_of
+from autotuner.spec.model import StudySpec
+from autotuner.statistics import median_half_width_ratio
+from autotuner.types import Config, Diagnosis, Measurement, Trial, Verdict
+
+Samples = Mapping[str, Sequence[float]]
+
+
+def judge(
+    spec: StudySpec,
+    measurement: Measurement,
+    baseline: Measurement | None,
+    trials: Sequence[Trial] = (),
+    config: Config | None = None,
+) -> Verdict:
+    """Say what a measurement is worth.
+
+    Args:
+        spec: The study.
+        measurement: What is judged.
+        baseline: What limits relative to the baseline refer to; None while the baseline itself is judged, which
+            then is its own reference. A limit that the baseline breaks is recorded like any other.
+        trials: The record so far: a diagnosis compares.
+        config: What was measured; without it nothing can be diagnosed.
+
+    Raises:
+        UsageError: The workload does not report an objective.
+    """
+    samples = all_samples(measurement)
+    reference = samples if baseline is None else all_samples(baseline)
+    return Verdict(
+        objectives={goal.metric: _objective(goal.metric, samples) for goal in spec.objectives},
+        violations={
+            limit.text: limit.excess(value_of(limit.metric, samples), value_of(limit.metric, reference))
+            for limit in spec.limits
+        },
+        diagnosis=Diagnosis("unknown") if config is None else diagnose(spec, config, measurement, trials),
+        precision_ratio=median_half_width_ratio(samples[metric(spec.objective.metric).samples], seed=spec.seed),
+    )
+
+
+def all_samples(measurement: Measurement) -> Samples:
+    """The worker's samples, and what else the table of metrics can be made of: telemetry, and the set-up's time."""
+    named = {row.samples for row in METRICS.values()}
+    telemetry = {name: (value,) for name, value in measurement.telemetry.items() if name in named}
+    averaged = {
+        row.samples: (measurement.telemetry[row.name],) for row in METRICS.values() if row.name in measurement.telemetry
+    }
+    return {"setup_s": (measurement.setup_s,), **averaged, **telemetry, **measurement.samples}
+
+
+def _objective(name: str, samples: Samples) -> float:
+    if not samples.get(metric(name).samples):
+        reported = [row.name for row in METRICS.values() if samples.get(row.samples)]
+        raise UsageError(f"the workload does not report {name}", "it reports " + ", ".join(reported))
+    return value_of(name, samples)

@@ -1,0 +1,74 @@
+"""How a command ends: every error becomes one line and an exit code here, and nowhere else."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from autotuner.errors import AutotuneError
+
+# typer carries click inside since 0.26 and exports only one of its usage errors: the class above that is all of them
+_WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class Commands(TyperGroup):
+    """The root of the commands; the one door through which their errors leave."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
+        """Run a command and leave with its exit code."""
+        given = sys.argv[1:] if args is None else list(args)
+        make_printable()
+        try:
+            code = super().main(given, *rest, **{**options, "standalone_mode": False})
+            sys.stdout.flush()
+        except AutotuneError as error:
+            code = report_error(error.message, error.hint, error.exit_code, "--json" in given)
+        except typer.Abort:
+            code = report_error("aborted", "", 1, "--json" in given)
+        except BrokenPipeError:
+            code = silence()
+        except _WrongUsage as error:
+            code = report_error(*explain_usage(error), "--json" in given)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # the same class, by version
+        """In help, groups come before single commands."""
+        return sorted(self.commands, key=lambda name: not isinstance(self.commands[name], TyperGroup))
+
+
+def make_printable() -> None:
+    """Let a terminal that cannot print × show a question mark instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def explain_usage(error: Any) -> tuple[str, str, int]:
+    """Message, hint and exit code of a wrong command line."""
+    message = str(error.format_message()).rstrip(".")
+    where = error.ctx.command_path if error.ctx else "autotune"
+    return message[:1].lower() + message[1:], f"see {where} --help", error.exit_code
+
+
+def report_error(message: str, hint: str, exit_code: int, as_json: bool) -> int:
+    """Say what is wrong in one line on stderr, with `as_json` also as one object on stdout; return `exit_code`."""
+    line = " ".join(f"error: {message}{f' — {hint}' if hint else ''}".split())
+    try:
+        print(line, file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": message, "hint": hint, "exit_code": exit_code}, ensure_ascii=False), flush=True)
+    except BrokenPipeError:
+        silence()
+    return exit_code
+
+
+def silence() -> int:
+    """The reader has gone: write the rest nowhere, also at the interpreter's own end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return 1

@@ -1,0 +1,71 @@
+"""The command line `autotune`. Imports typer and nothing heavy: `autotune --help` must answer at once."""
+
+from typing import Annotated
+
+import typer
+
+from autotuner.cli.exits import Commands
+from autotuner.cli.export import export
+from autotuner.cli.space_check import check
+from autotuner.cli.study_compare import compare
+from autotuner.cli.study_delete import delete
+from autotuner.cli.study_list import list_studies
+from autotuner.cli.study_resume import resume
+from autotuner.cli.study_show import show_study
+from autotuner.cli.study_start import start
+from autotuner.cli.study_verify import verify
+
+
+def _group(text: str) -> typer.Typer:
+    return typer.Typer(
+        cls=Commands,
+        help=text,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = _group("Find the configuration that is really faster: measure, diagnose, search, verify, hand over.")
+study = _group("Run studies and look at them.")
+space = _group("Check what a study may change.")
+app.add_typer(study, name="study")
+app.add_typer(space, name="space")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"autotune {version('autotune-loop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    _help_if_alone(context)
+
+
+@study.callback()
+@space.callback()
+def _help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+study.command("start")(start)
+study.command("resume")(resume)
+study.command("verify")(verify)
+study.command("list")(list_studies)
+study.command("show")(show_study)
+study.command("compare")(compare)
+study.command("delete")(delete)
+space.command("check")(check)
+app.command("export")(export)

@@ -1,0 +1,42 @@
+"""A study of the record as the reports want it: the reports do not know the store, nor the store them."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autotuner.report.study import Portrait
+    from autotuner.store import Study
+    from autotuner.types import Trial
+
+
+def paint(study: "Study", most: int) -> "Portrait":
+    """Read what there is to show: the `most` best and the `most` last trials, everything else once."""
+    from autotuner.report.study import Portrait
+    from autotuner.report.text import value_of
+    from autotuner.types import Measurement
+
+    spec = study.spec()
+    objective = spec["objectives"][0]
+    maximize = objective.get("maximize") is not None
+    metric = objective["maximize" if maximize else "minimize"]
+    first = _first(study)
+    outcome = first.outcome if first else None
+    return Portrait(
+        name=study.name,
+        created_at=study.created_at,
+        metric=metric,
+        maximize=maximize,
+        count=study.count(),
+        failures=study.failures(),
+        baseline={name: parameter["default"] for name, parameter in spec["parameters"].items()},
+        baseline_value=value_of(first, metric) if first else math.nan,
+        best=tuple(study.best(max(most, 1), maximize)),
+        last=tuple(study.last(most)) if most else (),
+        verifications=tuple(study.verifications()),
+        environment=outcome.environment if isinstance(outcome, Measurement) else {},
+    )
+
+
+def _first(study: "Study") -> "Trial | None":
+    """Trial 0, the baseline."""
+    return study.trial(0) if study.count() else None

@@ -1,0 +1,123 @@
+"""A study as the command line runs it: somebody watches, Ctrl-C and SIGTERM end it cleanly, the result is printed."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from autotuner.cli.exits import report_error
+
+if TYPE_CHECKING:  # both are cheap, but `autotune --help` needs neither
+    from autotuner.events import Event, Listener, StudySummary
+
+
+def run(call: "Callable[[Listener], StudySummary]", db: str | None, as_json: bool) -> "StudySummary":
+    """Run a study in the foreground and print how it ended.
+
+    Args:
+        call: Runs it, telling the listener that it is given.
+        db: The record if the user named one, to be repeated in the commands that are suggested.
+        as_json: Events to stderr as lines of JSON, the result to stdout as one object.
+
+    Raises:
+        typer.Exit: With 130 when it was interrupted; what was measured is kept.
+    """
+    watch = _Watch()
+    try:
+        with interruptible(), _listener(as_json) as listener:
+            ended = call(watch.through(listener))
+    except KeyboardInterrupt:
+        raise typer.Exit(_interrupted(watch, db, as_json)) from None
+    _print(ended, db, as_json)
+    return ended
+
+
+class _Watch:
+    """Counts what is kept, for the words at an interruption, and goes on when nobody reads any more."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.kept = 0
+
+    def through(self, listener: "Listener") -> "Listener":
+        """`listener`, watched. A closed pipe must not end a study of hours: it then runs on in silence."""
+        from autotuner.events import StudyStarted, TrialEnded, ignore
+
+        current = listener
+
+        def listen(event: "Event") -> None:
+            nonlocal current
+            match event:
+                case StudyStarted():
+                    self.name, self.kept = event.name, event.kept_trials
+                case TrialEnded():
+                    self.kept += 1
+                case _:
+                    pass
+            try:
+                current(event)
+            except BrokenPipeError:
+                current = ignore
+
+        return listen
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends a study as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _listener(as_json: bool) -> "AbstractContextManager[Listener]":
+    """Progress goes to stderr, so that stdout holds the result alone."""
+    from autotuner.report.json_lines import write_json_lines
+    from autotuner.report.lines import write_lines
+    from autotuner.report.live import can_animate, watch_live
+
+    if as_json:
+        return nullcontext(write_json_lines(sys.stderr))
+    return watch_live(sys.stderr) if can_animate(sys.stderr) else nullcontext(write_lines(sys.stderr))
+
+
+def _print(ended: "StudySummary", db: str | None, as_json: bool) -> None:
+    from autotuner.report.json_lines import dump, summary_json
+    from autotuner.report.terminal import show, summary
+
+    if as_json:
+        print(dump(summary_json(ended), indent=2))
+    else:
+        show(summary(ended, db))
+
+
+def _interrupted(watch: _Watch, db: str | None, as_json: bool) -> int:
+    if not watch.name:
+        return report_error("interrupted before anything was measured", "", 130, as_json)
+    from autotuner.report.sentences import resume_command
+    from autotuner.report.text import plural
+
+    command, kept = resume_command(watch.name, db), plural(watch.kept, "trial")
+    if as_json:
+        from autotuner.report.json_lines import dump
+
+        print(dump({"error": f"interrupted: {kept} kept", "hint": command, "exit_code": 130}))
+    print(f"interrupted: {kept} kept. Resume: {command}", file=sys.stderr)
+    return 130
+
+
+def exit_code(ended: "StudySummary") -> int:
+    """0 when the study gave an answer, SAME included; 1 when every trial failed."""
+    from autotuner.report.sentences import every_trial_failed
+
+    return 1 if every_trial_failed(ended) else 0

@@ -1,0 +1,91 @@
+"""Where the time of a study goes, and when its search has to end."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from autotuner.metrics import median
+from autotuner.spec.model import Budget
+from autotuner.types import Failure, Measurement, Metrics, Trial
+
+HOPELESS_FAILURES = 4  # as many like failures in a row, from the start, and the study says why instead of going on
+
+
+class Clock:
+    """Counts the minutes of a study over all its runs.
+
+    Args:
+        budget: Of the study.
+        kept: Trials of earlier runs; their time is used up.
+        now_s: A monotonic clock.
+    """
+
+    def __init__(self, budget: Budget, kept: Sequence[Trial], now_s: Callable[[], float] = time.monotonic) -> None:
+        self._budget, self._now_s, self._began_s = budget, now_s, now_s()
+        self._kept_s = sum(_working_s(trial) for trial in kept)
+        self._trial_durations_s: list[float] = []
+        self.phases_s: Counter[str] = Counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time used by this run and the earlier ones."""
+        return self._kept_s + self._now_s() - self._began_s
+
+    @property
+    def total_s(self) -> float | None:
+        """The whole budget; None when only trials are counted."""
+        return None if self._budget.minutes is None else 60 * self._budget.minutes
+
+    def left_s(self) -> float:
+        """What is left of the whole budget; infinite without one."""
+        return float("inf") if self.total_s is None else self.total_s - self.elapsed_s
+
+    def search_ends(self, trials: Sequence[Trial]) -> str:
+        """Why no further trial should start; empty when one should."""
+        kinds = {(t.outcome.kind, t.outcome.message) for t in trials if isinstance(t.outcome, Failure)}
+        if len(trials) == HOPELESS_FAILURES and len(kinds) == 1 and all(t.verdict is None for t in trials):
+            return "the first trials all failed in the same way"
+        if self.total_s is None or not trials:
+            return ""
+        typical_s = median(self._trial_durations_s) if self._trial_durations_s else 0.0
+        if self.elapsed_s + typical_s > self.total_s * (1 - self._budget.verify_share):
+            return "the time for the search is used"
+        return ""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time spent inside to a phase."""
+        began_s = self._now_s()
+        try:
+            yield
+        finally:
+            self.phases_s[name] += self._now_s() - began_s
+
+    def count(self, trial: Trial, duration_s: float) -> None:
+        """Split a trial's time into phases; what it did not work was spent on starting the first worker, or lost."""
+        self._trial_durations_s.append(duration_s)
+        match trial.outcome:
+            case Measurement() as measured:
+                self.phases_s["setup"] += measured.setup_s
+                self.phases_s["warmup"] += measured.warmup_s
+                self.phases_s["measuring"] += measured.duration_s
+                self.phases_s["verifying"] += sum(measured.samples.get("outputs_s", ()))
+            case Failure() as failure:
+                self.phases_s["setup"] += failure.duration_s
+        if trial.number == 0:
+            self.phases_s["starting"] += max(0.0, duration_s - _working_s(trial))
+
+    def by_phase_s(self) -> Metrics:
+        """Seconds by phase of this run; "other" is what the tuner itself took."""
+        known_s = sum(self.phases_s.values())
+        return {**self.phases_s, "other": max(0.0, self._now_s() - self._began_s - known_s)}
+
+
+def _working_s(trial: Trial) -> float:
+    match trial.outcome:
+        case Measurement() as measured:
+            outputs_s = sum(measured.samples.get("outputs_s", ()))
+            return measured.setup_s + measured.warmup_s + measured.duration_s + outputs_s
+        case Failure() as failure:
+            return failure.duration_s

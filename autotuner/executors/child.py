@@ -1,0 +1,23 @@
+"""The worker's side: one job after the other on one opened workload, each answered with one tagged value."""
+
+import os
+from multiprocessing.connection import Connection
+
+from autotuner.monitor.recorder import Recorder
+from autotuner.plugins import Job
+from autotuner.types import Failure
+
+
+def work(connection: "Connection[Failure, Job]") -> None:
+    """Serve jobs until the parent hangs up. After a failure the process is spent: nothing in it can be trusted."""
+    with Recorder() as recorder:
+        while True:
+            try:
+                job = connection.recv()
+            except EOFError:
+                return
+            os.environ["TRACEPARENT"] = job.trace_parent
+            outcome = recorder.measure(job)
+            connection.send(outcome)
+            if isinstance(outcome, Failure):
+                return

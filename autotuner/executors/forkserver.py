@@ -1,0 +1,175 @@
+"""The fork server: it has imported the heavy libraries, has touched no GPU, and forks a worker on request.
+
+A new interpreter that imports torch and transformers needs seconds; a fork of this process needs milliseconds and is
+just as isolated. It also is the undertaker: as the subreaper of everything its workers start, it can find and kill
+double forks that left their process group. When its parent is gone, it kills everything and leaves.
+
+Spoken over a SEQPACKET socket, one request and one reply at a time:
+    {"op": "fork"} + [job socket, output pipe] -> {"pid": 123}
+    {"op": "end", "pid": 123, "grace_s": 2.0}  -> {"status": 0}   exit code, or -signal as in subprocess
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+MESSAGE_BYTES = 4096
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def serve(control: socket.socket) -> None:
+    """Answer requests until the parent closes its end, then leave nothing behind."""
+    workers: set[int] = set()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
+        if not message:
+            break
+        request = json.loads(message)
+        if request["op"] == "fork":
+            reply = {"pid": _fork_worker(control, *descriptors)}
+            workers.add(reply["pid"])
+        else:
+            workers.discard(request["pid"])
+            reply = {"status": _end(request["pid"], request["grace_s"], workers)}
+        with contextlib.suppress(BrokenPipeError):  # the parent died meanwhile: the next receive says so
+            control.send(json.dumps(reply).encode())
+    for pid in list(workers):
+        workers.discard(pid)
+        _end(pid, 0.0, workers)
+
+
+def _fork_worker(control: socket.socket, job_socket: int, output: int) -> int:
+    server = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(job_socket)
+        os.close(output)
+        return pid
+    try:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:  # it died before the line above
+            os._exit(1)
+        os.setsid()
+        control.close()
+        _redirect(output)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        from autotuner.executors.child import work
+
+        work(Connection(job_socket))
+    finally:  # never back into the server's stack
+        if failed := sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(failed))
+
+
+def _redirect(output: int) -> None:
+    """stdin from nowhere, stdout and stderr into the pipe that the parent drains and caps."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nowhere, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(nowhere)
+    os.close(output)
+
+
+def _end(pid: int, grace_s: float, living: set[int]) -> int:
+    """Wait for a worker's own end, kill what is left of its tree, and return its exit code or minus its signal."""
+    deadline = time.monotonic() + grace_s
+    pause_s = 0.0005
+    while (status := _wait(pid)) is None and time.monotonic() < deadline:
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.02)
+    tree = _descendants(pid) if status is None else []
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    for member in tree:
+        _kill(member)
+    while status is None:
+        if (status := _wait(pid)) is None:
+            time.sleep(0.001)
+    _sweep(living)
+    return status
+
+
+def _wait(pid: int) -> int | None:
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _children(pid: int) -> list[int]:
+    """Direct children, from the kernel's own list where it keeps one, else by a walk over /proc."""
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    return found + [grandchild for child in found for grandchild in _descendants(child)]
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _sweep(living: set[int]) -> None:
+    """Kill what ended workers left: orphans come to this subreaper; those of a living worker's session are spared."""
+    for _ in range(100):
+        strays = [child for child in _children(os.getpid()) if child not in living and _session(child) not in living]
+        if not strays:
+            return
+        for stray in strays:
+            for member in (stray, *_descendants(stray)):
+                _kill(member)
+            _wait(stray)
+        time.sleep(0.001)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def main() -> None:
+    """`python -m autotuner.executors.forkserver FD MODULE…`; started by the process executor only."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for module in ("autotuner.executors.child", *sys.argv[2:]):
+        with contextlib.suppress(ImportError):  # the worker that needs it will say so, with its log
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # or the first collection in a worker would copy every page that it shares with this process
+    control.send(b"{}")
+    serve(control)
+
+
+if __name__ == "__main__":
+    main()

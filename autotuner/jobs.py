@@ -1,0 +1,58 @@
+"""Turns what the study wants to know into jobs for a worker: a trial of the search, or a window of a comparison."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from autotuner import telemetry
+from autotuner.plugins import Job
+from autotuner.spec.model import StudySpec
+from autotuner.types import Config
+
+SEARCH = "search"  # the launch that search trials share
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Makes the jobs of one study; `folder` is where its logs and reference outputs lie."""
+
+    spec: StudySpec
+    folder: Path
+
+    @cached_property
+    def reference_path(self) -> Path | None:
+        """The baseline's outputs; None when the study does not guard outputs."""
+        return self.folder / "reference.npz" if self.spec.equivalence.guard else None
+
+    def trial(self, number: int, config: Config) -> Job:
+        """A search trial; number 0 is the baseline and leaves the reference outputs."""
+        job = self._job(config, SEARCH, f"trial-{number:05d}.log")
+        return replace(job, writes_reference=number == 0)
+
+    def window(self, config: Config, launch: str, exclusive: bool) -> Job:
+        """One window of an interleaved comparison: a fixed amount of evidence, whatever its noise.
+
+        The first window of a launch opens and warms up; the next ones find the workload warm.
+        """
+        job = self._job(config, launch, f"{launch}.log")
+        protocol = replace(job.protocol, precision_ratio=math.inf, contended_retries=0)
+        return replace(job, protocol=protocol, exclusive=exclusive)
+
+    def reference(self, config: Config) -> Job:
+        """The baseline once more, to write reference outputs that are not there any more."""
+        return replace(self.window(config, "reference", exclusive=True), writes_reference=True)
+
+    def _job(self, config: Config, launch: str, log_name: str) -> Job:
+        return Job(
+            workload=self.spec.workload,
+            config=config,
+            protocol=self.spec.protocol,
+            probes=self.spec.probes,
+            device=self.spec.device,
+            launch=launch,
+            live=frozenset(name for name in self.spec.parameters if self.spec.trait(name).live),
+            log_path=self.folder / "logs" / log_name,
+            reference_path=self.reference_path,
+            trace_parent=telemetry.trace_parent(),
+        )

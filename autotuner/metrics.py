@@ -1,0 +1,182 @@
+"""The one table of metrics: unit, direction, how raw samples become a value, and how a value is printed.
+
+Inside, every quantity is in its SI base unit; only `format_value` converts. `parse_quantity` is its inverse, for
+limits in a file ("150 ms", "4 GiB", "92 %").
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal, TypeAlias
+
+from autotuner.errors import UsageError
+
+Better: TypeAlias = Literal["higher", "lower"]
+Reduction: TypeAlias = Literal["median", "mean", "p50", "p95", "p99", "max", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table.
+
+    Attributes:
+        name: What files and reports call it; ends in its unit.
+        unit: SI base unit of the value: "s", "bytes", "1/s", "ratio", "nats", "W".
+        better: Which direction is better.
+        samples: Name of the raw samples it is made of.
+        reduction: How they become one value.
+        text: One line for a person.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    samples: str
+    reduction: Reduction
+    text: str
+
+
+def _rate(name: str, text: str) -> Metric:
+    return Metric(name, "1/s", "higher", name, "median", text)
+
+
+_TABLE = (
+    _rate("throughput_tokens_per_s", "tokens generated per second, median over blocks"),
+    _rate("throughput_requests_per_s", "requests answered per second, median over blocks"),
+    _rate("throughput_samples_per_s", "samples processed per second, median over blocks"),
+    _rate("throughput_steps_per_s", "steps per second, median over blocks"),
+    Metric("latency_mean_s", "s", "lower", "latency_s", "mean", "mean time from request to complete answer"),
+    Metric("latency_p50_s", "s", "lower", "latency_s", "p50", "median time from request to complete answer"),
+    Metric("latency_p95_s", "s", "lower", "latency_s", "p95", "time within which 95 % of requests are answered"),
+    Metric("latency_p99_s", "s", "lower", "latency_s", "p99", "time within which 99 % of requests are answered"),
+    Metric("peak_memory_bytes", "bytes", "lower", "peak_memory_bytes", "max",
+           "largest memory of the device that computes: GPU allocator's reservation, or resident set on a CPU"),
+    Metric("setup_s", "s", "lower", "setup_s", "last", "time to open the workload, compilation included"),
+    Metric("power_mean_w", "W", "lower", "power_w", "mean", "mean electrical power of the GPU"),
+    Metric("top1_agreement_ratio", "ratio", "higher", "top1_agreement_ratio", "last",
+           "share of positions whose most likely token is the baseline's, near-ties left out"),
+    Metric("top5_agreement_ratio", "ratio", "higher", "top5_agreement_ratio", "last",
+           "mean overlap of the five most likely tokens with the baseline's"),
+    Metric("output_kl_nats", "nats", "lower", "output_kl_nats", "last",
+           "mean Kullback-Leibler divergence of the next-token distribution from the baseline's"),
+    Metric("output_error_ratio", "ratio", "lower", "output_error_ratio", "last",
+           "largest relative L2 deviation of an output vector from the baseline's"),
+)  # fmt: skip
+
+METRICS: Mapping[str, Metric] = {row.name: row for row in _TABLE}
+
+
+def metric(name: str) -> Metric:
+    """Look a metric up by name.
+
+    Raises:
+        UsageError: No such metric; the hint names the nearest ones.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    near = get_close_matches(name, METRICS, n=1)
+    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(METRICS)
+    raise UsageError(f"unknown metric {name!r}", hint)
+
+
+def quantile(samples: Sequence[float], share: float) -> float:
+    """The smallest sample that at least `share` of the samples do not exceed (the inverse empirical CDF).
+
+    >>> quantile([3.0, 1.0, 2.0], 0.95)
+    3.0
+    """
+    ordered = sorted(samples)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def median(samples: Sequence[float]) -> float:
+    """The middle sample, or the mean of the two middle ones."""
+    ordered = sorted(samples)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def reduce(samples: Sequence[float], reduction: Reduction) -> float:
+    """One value from raw samples; NaN when there is none."""
+    if not samples:
+        return math.nan
+    match reduction:
+        case "median":
+            return median(samples)
+        case "mean":
+            return math.fsum(samples) / len(samples)
+        case "max":
+            return max(samples)
+        case "last":
+            return samples[-1]
+        case _:
+            return quantile(samples, int(reduction[1:]) / 100)
+
+
+def value_of(name: str, samples: Mapping[str, Sequence[float]]) -> float:
+    """The value of a metric from a measurement's samples; NaN when it was not measured."""
+    row = metric(name)
+    return reduce(samples.get(row.samples, ()), row.reduction)
+
+
+_SCALES: Mapping[str, tuple[tuple[str, float], ...]] = {
+    "s": (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
+    "bytes": (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("bytes", 1.0)),
+}
+_ALIASES: Mapping[str, Mapping[str, float]] = {
+    "bytes": {"B": 1.0, "KB": 1e3, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "byte": 1.0},
+    "s": {"sec": 1.0, "second": 1.0, "seconds": 1.0, "µs": 1e-6, "minutes": 60.0},
+    "ratio": {"%": 0.01},
+    "1/s": {"/s": 1.0, "per_s": 1.0},
+    "W": {"kW": 1e3},
+}
+
+
+def format_value(name: str, value: float) -> str:
+    """A value as a person reads it: "1.46 GiB", "134 ms", "2,204 /s", "99.1 %"."""
+    return format_quantity(value, metric(name).unit)
+
+
+def format_quantity(value: float, unit: str) -> str:
+    """A number with its unit, three significant digits, scaled to a readable prefix."""
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if unit in _SCALES:
+        scales = [pair for pair in _SCALES[unit] if pair[0] not in ("h", "min")] if abs(value) < 600 else _SCALES[unit]
+        suffix, factor = next((pair for pair in scales if abs(value) >= pair[1]), scales[-1] if value else ("s", 1.0))
+        return f"{_digits(value / factor)} {suffix if value else _SCALES[unit][-1][0] if unit == 'bytes' else 's'}"
+    if unit == "ratio":
+        return f"{100 * value:.1f} %"
+    return f"{_digits(value)} {'/s' if unit == '1/s' else unit}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, never an exponent between 1e-3 and 1e9."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e9:
+        return f"{value:.2e}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def parse_quantity(text: str, unit: str) -> float:
+    """A number with an optional unit, in SI base units.
+
+    >>> parse_quantity("150 ms", "s")
+    0.15
+
+    Raises:
+        UsageError: Not a number, or a unit of another kind.
+    """
+    found = re.fullmatch(r"\s*([-+]?[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*(\S*)\s*", text)
+    if not found:
+        raise UsageError(f"{text!r} is not a number", f"write a number, with a unit of {unit} if you like")
+    number, suffix = float(found[1].replace("_", "")), found[2]
+    factors = dict(_SCALES.get(unit, ())) | dict(_ALIASES.get(unit, {})) | {"": 1.0, unit: 1.0}
+    if suffix not in factors:
+        allowed = ", ".join(sorted(name for name in factors if name))
+        raise UsageError(f"{suffix!r} is not a unit of {unit}", f"use one of {allowed}")
+    return number * factors[suffix]

@@ -1,0 +1,236 @@
+"""The recorder: opens a workload, warms it up, measures it in blocks, and answers with a Measurement or a Failure.
+
+Runs in the worker. It holds the project's only broad `except`: whatever a workload throws becomes data.
+"""
+
+import logging
+import math
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from autotuner import metrics, statistics
+from autotuner.errors import AutotuneError, InvalidConfigError, UnsupportedError, UsageError
+from autotuner.monitor import environment, gpu, host, reference
+from autotuner.monitor import torch as torch_door
+from autotuner.plugins import Job, OpenWorkload, ProbeReader, Step
+from autotuner.types import Failure, FailureKind, Measurement, Outcome, config_key
+
+logger = logging.getLogger(__name__)
+
+
+class NotFiniteError(AutotuneError):
+    """A workload computed NaN or infinity."""
+
+
+@dataclass(slots=True)
+class Window:
+    """One timed window: raw samples by name, in order of time."""
+
+    samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    duration_s: float = 0.0
+    telemetry: dict[str, float] = field(default_factory=dict)
+    contention: str = ""
+    ended_by: str = ""
+
+
+class Recorder:
+    """Measures jobs one after the other, keeping the workload open while only live parameters change."""
+
+    def __init__(self) -> None:
+        self._resources = ExitStack()
+        self._opened: OpenWorkload | None = None
+        self._readers: list[ProbeReader] = []
+        self._warm_config = ""
+        self._comparisons: dict[str, Mapping[str, float]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.close()
+
+    def measure(self, job: Job) -> Outcome:
+        """Take one measurement; every exception of the workload's becomes a Failure, its traceback goes to the log."""
+        started_s = time.perf_counter()
+        try:
+            return self._measure(job)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the project's one: failures are data
+            traceback.print_exc()
+            return Failure(classify(error), _first_line(error), _log(job), time.perf_counter() - started_s)
+
+    def _measure(self, job: Job) -> Measurement:
+        started_at = datetime.now(UTC)
+        begun_s = time.perf_counter()
+        reused = self._opened is not None
+        opened = self._opened or self._open(job)
+        key = config_key(job.config)
+        if key != self._warm_config:
+            opened.step(job.config)  # compilation and lazy set-up belong to the opening, not to the warm-up
+            torch_door.synchronise(job.device)
+        setup_s = time.perf_counter() - begun_s
+        torch_door.reset_peak_memory(job.device)
+        host.reset_peak_rss()
+        warmup_s = self._warm_up(opened, job, already_warm=key == self._warm_config)
+        self._warm_config = key
+        window = self._best_window(opened, job)
+        single = {"setup_s": setup_s, "peak_memory_bytes": float(_peak_memory_bytes(job.device))}
+        outputs_s = time.perf_counter()
+        single |= self._compare_outputs(opened, job)
+        single["outputs_s"] = time.perf_counter() - outputs_s
+        samples = {name: tuple(values) for name, values in window.samples.items()}
+        return Measurement(
+            samples=samples | {name: (value,) for name, value in single.items()},
+            setup_s=setup_s,
+            warmup_s=warmup_s,
+            duration_s=window.duration_s,
+            telemetry=window.telemetry,
+            environment=environment.fingerprint(job.device, job.workload.identity()),
+            started_at=started_at,
+            contended=bool(window.contention),
+            reason=window.contention or window.ended_by,
+            reused=reused,
+        )
+
+    def _open(self, job: Job) -> OpenWorkload:
+        self._readers = [self._resources.enter_context(probe.open(job.device)) for probe in job.probes]
+        self._opened = self._resources.enter_context(job.workload.open(job.config, job.device))
+        return self._opened
+
+    def _warm_up(self, opened: OpenWorkload, job: Job, *, already_warm: bool) -> float:
+        """Step until the times show no slope; one step suffices when only idleness lies between two windows."""
+        protocol = job.protocol
+        begun_s = time.perf_counter()
+        times_s: list[float] = []
+        while True:
+            step_s = time.perf_counter()
+            opened.step(job.config)
+            torch_door.synchronise(job.device)
+            times_s.append(time.perf_counter() - step_s)
+            spent_s = time.perf_counter() - begun_s
+            if already_warm or spent_s > protocol.warmup_max_s:
+                return spent_s
+            enough = len(times_s) >= protocol.warmup_min_steps and spent_s >= protocol.warmup_min_s
+            if enough and statistics.is_flat(times_s):
+                return spent_s
+
+    def _best_window(self, opened: OpenWorkload, job: Job) -> Window:
+        """Measure; a window that somebody else disturbed is taken again, and the last one is kept and marked."""
+        for _ in range(job.protocol.contended_retries):
+            window = self._window(opened, job)
+            if not window.contention:
+                return window
+            logger.warning("contended, measured again: %s", window.contention)
+        return self._window(opened, job)
+
+    def _window(self, opened: OpenWorkload, job: Job) -> Window:
+        """Blocks until the interval is narrow, the noise has plateaued, or the time is up."""
+        protocol, window = job.protocol, Window()
+        for reader in self._readers:
+            reader.read()
+        half_widths: list[float] = []
+        begun_s = time.perf_counter()
+        while not window.ended_by:
+            self._block(opened, job, window)
+            window.duration_s = time.perf_counter() - begun_s
+            blocks = window.samples["block_step_s"]
+            if window.duration_s >= protocol.max_measure_s:
+                window.ended_by = "max_measure_s"
+            elif len(blocks) >= protocol.min_blocks and window.duration_s >= protocol.min_measure_s:
+                half_widths.append(statistics.median_half_width_ratio(blocks))
+                if half_widths[-1] <= protocol.precision_ratio:
+                    window.ended_by = "precision"
+                elif statistics.has_plateaued(half_widths):
+                    window.ended_by = "plateau"
+        for reader in self._readers:
+            window.telemetry.update(reader.read())
+        window.contention = host.contention(window.telemetry) or gpu.throttling(window.telemetry)
+        return window
+
+    def _block(self, opened: OpenWorkload, job: Job, window: Window) -> None:
+        """The unit of evidence: steps for at least `block_s`, one synchronise at the end."""
+        work: dict[str, float] = defaultdict(float)
+        steps = 0
+        begun_s = now_s = time.perf_counter()
+        while now_s - begun_s < job.protocol.block_s:
+            step = opened.step(job.config)
+            before_s, now_s = now_s, time.perf_counter()
+            window.samples["latency_s"].append(now_s - before_s)
+            steps += 1
+            _collect(step, work, window)
+        torch_door.synchronise(job.device)
+        block_s = time.perf_counter() - begun_s
+        window.samples["block_step_s"].append(block_s / steps)
+        window.samples["throughput_steps_per_s"].append(steps / block_s)
+        for name, amount in work.items():
+            window.samples[f"throughput_{name}_per_s"].append(amount / block_s)
+
+    def _compare_outputs(self, opened: OpenWorkload, job: Job) -> Mapping[str, float]:
+        """Deviations from the baseline's outputs, once for each configuration of an opened workload."""
+        if job.reference_path is None:
+            return {}
+        key = config_key(job.config)
+        if key not in self._comparisons:
+            known = None if job.writes_reference else reference.load(job.reference_path)
+            outputs = opened.outputs(job.config, known)
+            if not reference.is_finite(outputs):
+                raise NotFiniteError("the outputs hold NaN or infinity")
+            if known is None:
+                reference.save(job.reference_path, outputs)
+                known = outputs
+            self._comparisons[key] = reference.compare(known, outputs, _coarser_dtype(known, outputs))
+        return self._comparisons[key]
+
+
+def _collect(step: Step, work: dict[str, float], window: Window) -> None:
+    for name, amount in step.work.items():
+        work[name] += amount
+    for name, value in step.metrics.items():
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{name} is {value}")
+        window.samples[name].append(value)
+
+
+def _coarser_dtype(known: Mapping[str, object], outputs: Mapping[str, object]) -> str:
+    """The number format that resolves less; arrays carry its name under "_dtype"."""
+    names = [str(source.get("_dtype", "float32")) for source in (known, outputs)]
+    return max(names, key=lambda name: reference.ROUNDOFF_RATIO.get(name, math.inf))
+
+
+def _peak_memory_bytes(device: str) -> int:
+    on_device = torch_door.peak_memory_bytes(device)
+    return host.peak_rss_bytes() if on_device is None else on_device
+
+
+def classify(error: BaseException) -> FailureKind:
+    """The kind of a workload's exception."""
+    if torch_door.is_out_of_memory(error):
+        return FailureKind.OUT_OF_MEMORY
+    match error:
+        case NotFiniteError():
+            return FailureKind.NOT_FINITE
+        case UnsupportedError() | NotImplementedError():
+            return FailureKind.UNSUPPORTED
+        case InvalidConfigError() | UsageError():
+            return FailureKind.INVALID_CONFIG
+    return FailureKind.CRASHED
+
+
+def _first_line(error: BaseException) -> str:
+    """What a person needs in one line; our own errors speak for themselves, others with their type."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, AutotuneError) else f"{type(error).__name__}: {text}"
+
+
+def _log(job: Job) -> str:
+    return f"logs/{job.log_path.name}" if job.log_path else ""

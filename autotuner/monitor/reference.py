@@ -1,0 +1,106 @@
+"""The baseline's outputs on disk, and how far another configuration's outputs are from them.
+
+Outputs stay in the worker: the parent only ever sees the deviations.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Tolerance of a reordered computation by the number format it runs in: a small multiple of the format's rounding,
+# since errors of a deep network add up like a random walk (compare torch.testing's defaults, 1.3e-6, 1e-3, 1.6e-2).
+TOLERANCE_RATIO: Mapping[str, float] = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+ROUNDOFF_RATIO: Mapping[str, float] = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def save(path: Path, outputs: Mapping[str, Any]) -> None:
+    """Write arrays so that a reader sees all of them or none."""
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez(file, **outputs)
+    temporary.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote; pickled objects are refused."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def is_finite(outputs: Mapping[str, Any]) -> bool:
+    """Whether no compared output holds NaN or infinity."""
+    import numpy as np
+
+    return all(bool(np.isfinite(array).all()) for name, array in outputs.items() if not name.startswith("_"))
+
+
+def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str) -> dict[str, float]:
+    """Deviations of `outputs` from `reference`, as samples of a measurement.
+
+    Args:
+        reference: The baseline's arrays; "logits" [positions, vocabulary], anything else [vectors, width].
+        outputs: The candidate's, with the same names and shapes.
+        dtype: The coarser number format of the two; decides what counts as a near-tie.
+
+    Returns:
+        `output_identical` (1 or 0), `output_error_ratio` (largest relative L2 error of a row), `output_tolerance_ratio`
+        (what reordering may cost in `dtype`) and, for logits, `output_kl_nats`, `top1_agreement_ratio` (positions whose
+        two best tokens are nearer than `dtype` can resolve are left out) and `top5_agreement_ratio`.
+    """
+    import numpy as np
+
+    names = [name for name in reference if not name.startswith("_")]
+    rows = {name: (np.asarray(reference[name], np.float64), np.asarray(outputs[name], np.float64)) for name in names}
+    if not rows:
+        return {}
+    errors = [_row_error_ratio(base, other) for base, other in rows.values()]
+    identical = all(np.array_equal(base, other) for base, other in rows.values())
+    found = {
+        "output_identical": float(identical),
+        "output_error_ratio": float(max(errors)),
+        "output_tolerance_ratio": TOLERANCE_RATIO.get(dtype, TOLERANCE_RATIO["bfloat16"]),
+    }
+    if "logits" in rows:
+        found |= _compare_distributions(*rows["logits"], ROUNDOFF_RATIO.get(dtype, ROUNDOFF_RATIO["bfloat16"]))
+    return found
+
+
+def _row_error_ratio(base: Any, other: Any) -> float:
+    import numpy as np
+
+    scale = np.linalg.norm(base, axis=-1)
+    error = np.linalg.norm(other - base, axis=-1)
+    return float(np.max(error / np.where(scale > 0, scale, 1.0)))
+
+
+def _compare_distributions(base: Any, other: Any, roundoff_ratio: float) -> dict[str, float]:
+    """Mean KL(base || other) in nats, and agreement of the most likely tokens, near-ties left out of the first."""
+    import numpy as np
+
+    log_base, log_other = _log_softmax(base), _log_softmax(other)
+    kl_nats = np.sum(np.exp(log_base) * (log_base - log_other), axis=-1)
+    best_two = np.sort(np.partition(base, -2, axis=-1)[:, -2:], axis=-1)
+    resolution = 2 * roundoff_ratio * np.max(np.abs(base), axis=-1)
+    clear = best_two[:, 1] - best_two[:, 0] > resolution
+    same_top1 = np.argmax(base, axis=-1) == np.argmax(other, axis=-1)
+    width = min(5, base.shape[-1])
+    top_base, top_other = (np.argpartition(logits, -width, axis=-1)[:, -width:] for logits in (base, other))
+    overlap = [len(set(left) & set(right)) / width for left, right in zip(top_base, top_other, strict=True)]
+    return {
+        "output_kl_nats": max(0.0, float(np.mean(kl_nats))),
+        "top1_agreement_ratio": float(np.mean(same_top1[clear])) if clear.any() else 1.0,
+        "top5_agreement_ratio": float(np.mean(overlap)),
+    }
+
+
+def _log_softmax(logits: Any) -> Any:
+    import numpy as np
+
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))

@@ -1,0 +1,118 @@
+"""The allocator, the synchronisation and the errors of torch, which is imported only in processes that use it."""
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from autotuner.plugins import Probe
+from autotuner.types import Metrics
+
+_OUT_OF_MEMORY_CLASSES = ("OutOfMemoryError", "MemoryError")
+_OUT_OF_MEMORY_TEXTS = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+)
+
+
+def _is_cuda(device: str) -> bool:
+    return device.partition(":")[0] == "cuda"
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done what was asked of it; a CPU has always done it."""
+    if _is_cuda(device):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """Most memory that the allocator had reserved since `reset_peak_memory`; None on a CPU, whose peak the host knows.
+
+    Reserved and not allocated: it is what the device must have, fragments included.
+    """
+    if not _is_cuda(device):
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_reserved(device))
+
+
+def reset_peak_memory(device: str) -> None:
+    """Let the allocator's peak start again at what is reserved now."""
+    if _is_cuda(device):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def release_memory(device: str) -> None:
+    """Free what nobody refers to any more, and give the allocator's unused blocks back to the device."""
+    gc.collect()
+    if _is_cuda(device):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out; torch need not be imported here."""
+    if any(kind.__name__ in _OUT_OF_MEMORY_CLASSES for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+
+
+def allocator_metrics(device: str) -> Metrics:
+    """Counters of the CUDA allocator since the process began; empty on a CPU.
+
+    `allocator_retries`: times that it had to give its cache back and try again, a sign that memory is short.
+    `allocator_segments`: blocks that it has asked the driver for so far; growth means that it is not warm yet.
+    """
+    if not _is_cuda(device):
+        return {}
+    import torch
+
+    seen = torch.cuda.memory_stats(device)
+    return {
+        "allocator_retries": float(seen.get("num_alloc_retries", 0)),
+        "allocator_segments": float(seen.get("segment.all.allocated", 0)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of torch and of the CUDA that it was built with, if this process has imported it; else empty."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "version"):  # not there, or only half imported
+        return {}
+    return {"torch": str(torch.__version__)} | ({"cuda": str(torch.version.cuda)} if torch.version.cuda else {})
+
+
+class TorchReader:
+    """The allocator's counters, as differences between reads."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._before = allocator_metrics(device)
+
+    def read(self) -> Metrics:
+        """`allocator_retries` and `allocator_segments` since the last read; empty on a CPU."""
+        before, self._before = self._before, allocator_metrics(self._device)
+        return {name: value - before[name] for name, value in self._before.items()}
+
+
+class TorchProbe(Probe):
+    """Observes torch's CUDA allocator."""
+
+    kind: Literal["torch"] = "torch"
+
+    @contextmanager
+    def open(self, device: str) -> Iterator[TorchReader]:
+        """Start observing the allocator of `device`."""
+        yield TorchReader(device)

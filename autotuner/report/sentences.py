@@ -1,0 +1,117 @@
+"""What a study concludes, in words: the headline, the proof, the next command to type."""
+
+import math
+import shlex
+
+from autotuner.events import StudySummary
+from autotuner.metrics import METRICS
+from autotuner.report.text import bounds, count_failures, duration, factor, one_line, percent, plural
+from autotuner.types import Decision, Verification
+
+
+def every_trial_failed(summary: StudySummary) -> bool:
+    """Whether the study measured nothing at all."""
+    return summary.trials > 0 and sum(summary.failures.values()) >= summary.trials
+
+
+def headline(summary: StudySummary) -> str:
+    """The verdict in one sentence, without the word itself."""
+    if every_trial_failed(summary):
+        return "every trial failed; nothing was measured."
+    if summary.verification is None:
+        return {
+            Decision.SAME: "the baseline is as good as anything tried; nothing to change.",
+            Decision.INVALID: "nothing could be verified; keep the baseline.",
+        }.get(summary.decision, "keep the baseline.")
+    return conclude(summary.verification)
+
+
+def conclude(verification: Verification) -> str:
+    """What one verification says of its candidate, in one sentence."""
+    match verification.decision:
+        case Decision.BETTER:
+            return f"{_improvement(verification)}, proven on fresh data."
+        case Decision.SAME:
+            return "the baseline is as good as anything tried; nothing to change."
+        case Decision.WORSE:
+            return "the best candidate lost on fresh data; keep the baseline."
+        case Decision.AMBIGUOUS:
+            return "the evidence does not tell the best candidate from the baseline yet."
+        case Decision.INVALID:
+            return "the comparison does not count; keep the baseline."
+
+
+def _improvement(verification: Verification) -> str:
+    """`latency_p95_s is 25 % lower than the baseline's`; factors from two upwards are said as factors."""
+    row = METRICS.get(verification.metric)
+    better = row.better if row else "higher"
+    ratio = verification.gain_ratio
+    if better == "lower":
+        return f"{verification.metric} is {percent(1 - 1 / ratio, 0)} lower than the baseline's"
+    if ratio >= 2:
+        return f"{verification.metric} is {factor(ratio)} the baseline's"
+    return f"{verification.metric} is {percent(ratio - 1, 0)} higher than the baseline's"
+
+
+def gain_sentence(verification: Verification) -> str:
+    """`1.33×, 95 % interval [1.28, 1.38]; 12 pairs in 3 launches, noise 1.4 % a pair`."""
+    launches = len({pair.launch for pair in verification.pairs})
+    contended = sum(pair.contended for pair in verification.pairs)
+    interval = bounds(verification.gain_interval)
+    text = factor(verification.gain_ratio)
+    text += f", 95 % interval {interval}" if interval else ", too few pairs for an interval"
+    if verification.pairs:
+        text += f"; {plural(len(verification.pairs), 'pair')} in {plural(launches, 'launch', 'launches')}"
+    if verification.noise_floor_ratio > 0 and math.isfinite(verification.noise_floor_ratio):
+        text += f", noise {percent(verification.noise_floor_ratio)} a pair"
+    return text + (f"; {contended} contended" if contended else "")
+
+
+def outputs_sentence(verification: Verification) -> str:
+    """What the equivalence guard found."""
+    equivalence = verification.equivalence
+    if equivalence is None:
+        return "not compared with the baseline's"
+    kept = "kept" if equivalence.kept else "NOT kept"
+    return f"{kept} (rule: {equivalence.tier}): {one_line(equivalence.reason)}"
+
+
+def trials_sentence(summary: StudySummary) -> str:
+    """`30 trials, 3 failed (2 out_of_memory, 1 timed_out)`."""
+    failed = sum(summary.failures.values())
+    if not failed:
+        return f"{plural(summary.trials, 'trial')}, none failed"
+    return f"{plural(summary.trials, 'trial')}, {failed} failed ({count_failures(summary.failures)})"
+
+
+def time_sentence(summary: StudySummary) -> str:
+    """`4 min 12 s: measuring 52 %, verifying 30 %, setup 18 %`, largest first."""
+    total = math.fsum(summary.phases_s.values())
+    if total <= 0:
+        return ""
+    shares = sorted(summary.phases_s.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{name} {percent(spent / total, 0)}" for name, spent in shares if spent / total >= 0.005)
+    return f"{duration(total)}: {parts}"
+
+
+def next_step(summary: StudySummary, db: str | None = None) -> str:
+    """The command to type now; empty when there is nothing to do. `db` is repeated if the user had to give it."""
+    where = _where(db)
+    match summary.decision:
+        case Decision.BETTER:
+            return f"autotune export {summary.name} --to env{where}"
+        case Decision.AMBIGUOUS:
+            return f"autotune study verify {summary.name}{where}"
+        case Decision.INVALID if every_trial_failed(summary):
+            return f"autotune study show {summary.name}{where}"
+        case _:
+            return ""
+
+
+def resume_command(name: str, db: str | None = None) -> str:
+    """What to type after an interruption."""
+    return f"autotune study resume {name}{_where(db)}"
+
+
+def _where(db: str | None) -> str:
+    return f" --db {shlex.quote(db)}" if db else ""

@@ -1,0 +1,157 @@
+"""A study of the record: one alone, or two side by side."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from autotuner.report import sentences
+from autotuner.report.json_lines import plain, trial_json
+from autotuner.report.terminal import COLORS, columns, evidence, facts, study_table
+from autotuner.report.text import bounds, changes, count_failures, describe, factor, plural, print_value, value_of
+from autotuner.types import Config, Trial, Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """What the record holds of a study, as far as it is shown.
+
+    Attributes:
+        name: Of the study.
+        created_at: UTC.
+        metric: First objective.
+        maximize: Its direction.
+        count: How many trials are in the record.
+        failures: `{kind: count}`.
+        baseline: Configuration of the baseline.
+        baseline_value: The baseline's value in the search; NaN if it failed.
+        best: The best feasible trials, best first.
+        last: The last trials, in order.
+        verifications: Every verification with its time, in order.
+        environment: Where it ran.
+    """
+
+    name: str
+    created_at: datetime
+    metric: str
+    maximize: bool
+    count: int
+    failures: Mapping[str, int]
+    baseline: Config
+    baseline_value: float
+    best: tuple[Trial, ...]
+    last: tuple[Trial, ...]
+    verifications: tuple[tuple[datetime, Verification], ...]
+    environment: Mapping[str, str]
+
+    @property
+    def verification(self) -> Verification | None:
+        """The last one."""
+        return self.verifications[-1][1] if self.verifications else None
+
+
+def portrait_view(study: Portrait) -> RenderableType:
+    """One study: its verdict and proof, its best trials, its last ones."""
+    failed = f", {sum(study.failures.values())} failed ({count_failures(study.failures)})" if study.failures else ""
+    goal = f"{'maximize' if study.maximize else 'minimize'} {study.metric}"
+    about = facts(
+        [
+            ("study", Text(study.name, style="bold")),
+            ("started", f"{study.created_at:%Y-%m-%d %H:%M} UTC"),
+            ("objective", goal),
+            ("trials", f"{plural(study.count, 'trial')}{failed}"),
+        ]
+    )
+    return Group(about, *_verdict(study), *_trials(study))
+
+
+def _verdict(study: Portrait) -> list[RenderableType]:
+    found = study.verification
+    if found is None:
+        return ["", Text("not verified yet", style="dim")]
+    sentence = Text.assemble((str(found.decision), COLORS[found.decision]), "  ", sentences.conclude(found))
+    return ["", sentence, "", evidence(found)]
+
+
+def _trials(study: Portrait) -> list[RenderableType]:
+    """All of them when that is short, else the best and the last."""
+    best = study.best[0].number if study.best else None
+    tables = [("last trials", study.last)]
+    if study.count > len(study.last):
+        tables.insert(0, ("best trials", study.best))
+    parts: list[RenderableType] = []
+    for title, trials in tables:
+        if study.last and trials:
+            table = study_table(trials, study.metric, study.maximize, study.baseline, study.baseline_value, best)
+            parts += ["", Text(title, style="bold"), table]
+    return parts
+
+
+def portrait_json(study: Portrait) -> dict[str, Any]:
+    """One study as JSON values, without raw samples."""
+    body: dict[str, Any] = plain(
+        {
+            "study": study.name,
+            "created_at": study.created_at,
+            "metric": study.metric,
+            "maximize": study.maximize,
+            "trials": study.count,
+            "failures": study.failures,
+            "baseline": study.baseline,
+            "baseline_value": study.baseline_value,
+            "best": [trial_json(trial) for trial in study.best],
+            "last": [trial_json(trial) for trial in study.last],
+            "verifications": [{"at": at, **plain(found)} for at, found in study.verifications],
+            "environment": study.environment,
+        }
+    )
+    return body
+
+
+def compare_table(first: Portrait, second: Portrait) -> RenderableType:
+    """Two studies side by side, then where they ran on different ground."""
+    table = columns("", first.name, second.name, left=["", first.name, second.name], last_wraps=True)
+    table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
+    for label, left, right in zip(_LABELS, _describe(first), _describe(second), strict=True):
+        table.add_row(Text(label, style="dim"), Text(left), Text(right))
+    notes = compare_ground(first, second)
+    return Group(table, "", *(Text(f"note: {note}", style="yellow") for note in notes)) if notes else table
+
+
+_LABELS = ("objective", "trials", "baseline", "best in search", "verdict", "gain", "interval", "outputs", "changed")
+
+
+def _describe(study: Portrait) -> tuple[str, ...]:
+    verification = study.verification
+    config = verification.config if verification else (study.best[0].config if study.best else None)
+    changed = describe(changes(config, study.baseline)) if config is not None else "-"
+    return (
+        study.metric,
+        f"{plural(study.count, 'trial')}, {sum(study.failures.values())} failed",
+        print_value(study.metric, study.baseline_value),
+        print_value(study.metric, value_of(study.best[0], study.metric) if study.best else math.nan),
+        str(verification.decision) if verification else "not verified",
+        factor(verification.gain_ratio) if verification else "-",
+        (bounds(verification.gain_interval) or "-") if verification else "-",
+        sentences.outputs_sentence(verification) if verification else "-",
+        changed,
+    )
+
+
+def compare_ground(first: Portrait, second: Portrait) -> list[str]:
+    """Why the two numbers may not be comparable: another metric, baseline or machine."""
+    notes = []
+    if first.metric != second.metric:
+        notes.append("the studies optimise different metrics")
+    if dict(first.baseline) != dict(second.baseline):
+        notes.append("the baselines differ: " + describe(changes(second.baseline, first.baseline)))
+    if first.environment and second.environment:
+        keys = sorted({*first.environment, *second.environment})
+        moved = [key for key in keys if first.environment.get(key) != second.environment.get(key)]
+        if moved:
+            notes.append("the machines or versions differ in " + ", ".join(moved))
+    return notes

@@ -1,0 +1,196 @@
+"""What a terminal shows, as rich renderables: pure functions of values, 80 columns wide at most.
+
+Text is never parsed as markup: parameter values and failure messages are other people's words.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autotuner.events import StudySummary
+from autotuner.metrics import METRICS
+from autotuner.report import sentences
+from autotuner.report.text import (
+    bounds,
+    changes,
+    describe,
+    factor,
+    failure_text,
+    gain,
+    one_line,
+    percent,
+    print_value,
+    spell,
+    value_of,
+    violation,
+)
+from autotuner.types import Config, Decision, Failure, Trial, Value, Verification
+
+WIDTH = 80
+COLORS: Mapping[Decision, str] = {
+    Decision.BETTER: "bold green",
+    Decision.SAME: "bold cyan",
+    Decision.WORSE: "bold yellow",
+    Decision.AMBIGUOUS: "bold yellow",
+    Decision.INVALID: "bold red",
+}
+
+
+def show(renderable: RenderableType, stream: TextIO | None = None) -> None:
+    """Print to `stream` (default: stdout), in colour only on a terminal, and never wider than 80 columns."""
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    # a pipe has no width: rich would take COLUMNS, and a log must not depend on who started it
+    console.print(renderable, width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+
+
+def render(renderable: RenderableType, width: int = WIDTH) -> str:
+    """The renderable as plain text, without trailing blanks."""
+    console = Console(width=width, color_system=None, force_terminal=False, highlight=False, _environ={})
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def columns(*names: str, left: Iterable[str] = (), last_wraps: bool = False) -> Table:
+    """A table without lines: numbers right-aligned, the columns named in `left` left-aligned, one row a line."""
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        wraps = last_wraps and name == names[-1]
+        justify = "left" if name in left else "right"
+        table.add_column(Text(name), justify=justify, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")  # type: ignore[arg-type]
+    return table
+
+
+def facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Labels and what they stand for, long texts wrapped beside their label; empty texts are left out."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True, min_width=9)
+    table.add_column(overflow="fold")
+    for label, content in rows:
+        if content != "":
+            table.add_row(Text(label), Text(content) if isinstance(content, str) else content)
+    return table
+
+
+def summary(ended: StudySummary, db: str | None = None) -> RenderableType:
+    """The end of a study: verdict, proof, what changed and why, where it is kept, what to type next."""
+    verdict = Text.assemble((str(ended.decision), COLORS[ended.decision]), "  ", sentences.headline(ended))
+    parts: list[RenderableType] = [verdict, ""]
+    if ended.verification is not None:
+        parts += [evidence(ended.verification), ""]
+    parts.append(
+        facts(
+            [
+                ("why", one_line(ended.reason)),
+                ("trials", sentences.trials_sentence(ended)),
+                ("time", sentences.time_sentence(ended)),
+                ("record", location(ended.record)),
+                ("folder", ended.folder),
+                ("last log", f"{ended.folder}/{ended.last_log}" if ended.last_log else ""),
+            ]
+        )
+    )
+    command = sentences.next_step(ended, db)
+    if command:
+        parts += ["", Text.assemble(("next  ", "dim"), (command, "bold"))]
+    return Group(*parts)
+
+
+def evidence(verification: Verification) -> RenderableType:
+    """A verification: both arms side by side, the gain with its interval, the outputs, what changed."""
+    rows: list[tuple[str, RenderableType]] = [
+        ("gain", sentences.gain_sentence(verification)),
+        ("outputs", sentences.outputs_sentence(verification)),
+    ]
+    rows += [("limit", f"{limit} is broken") for limit, excess in verification.violations.items() if not excess <= 0]
+    changed = changes(verification.config, verification.baseline)
+    if changed:
+        rows.append(("changed", contributions(verification, changed)))
+    return Group(arms(verification), "", facts(rows))
+
+
+def arms(verification: Verification) -> Table:
+    """Baseline against candidate: one row a metric, the compared one first."""
+    candidate = "winner" if verification.decision is Decision.BETTER else "candidate"
+    table = columns("metric", "baseline", candidate, "gain", left=["metric"])
+    both = {**verification.baseline_metrics, **verification.metrics}
+    for name in sorted(both, key=lambda name: name != verification.metric):
+        before = verification.baseline_metrics.get(name, math.nan)
+        after = verification.metrics.get(name, math.nan)
+        times = gain(after, before, name not in METRICS or METRICS[name].better == "higher")
+        style = "bold" if name == verification.metric else ""
+        cells = (name, print_value(name, before), print_value(name, after), factor(times))
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def contributions(verification: Verification, changed: Config) -> Table:
+    """Every changed parameter, from what to what, and what that alone is worth."""
+    worth = {each.parameter: each for each in verification.contributions}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(2):
+        table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for name, value in changed.items():
+        arrow = f"{spell(verification.baseline.get(name))} → {spell(value)}"
+        known = worth.get(name)
+        gained = (factor(known.gain_ratio), bounds(known.gain_interval) or "too few pairs") if known else ("", "")
+        table.add_row(*map(Text, (name, arrow, *gained)))
+    return table
+
+
+def trial_row(trial: Trial, changed: Config, metric: str, baseline: float, maximize: bool, best: bool) -> list[Text]:
+    """One trial as cells: number, value, precision, gain, what differs from the baseline or why it failed."""
+    number = Text(f"{'★ ' if best else ''}{trial.number}")
+    what = describe(changed)
+    match trial.outcome:
+        case Failure() as failure:
+            return [number, Text("failed"), Text(""), Text(""), Text(f"{failure_text(failure)}  ({what})")]
+    assert trial.verdict is not None
+    value = value_of(trial, metric)
+    broken = violation(trial.verdict)
+    precision = trial.verdict.precision_ratio
+    return [
+        number,
+        Text(print_value(metric, value)),
+        Text(f"±{percent(precision)}" if precision > 0 else ""),
+        Text(factor(gain(value, baseline, maximize)) if math.isfinite(baseline) else ""),
+        Text(f"{broken}  ({what})" if broken else what),
+    ]
+
+
+def trial_style(trial: Trial, best: bool) -> str:
+    """Green for the best, red for a failure, dim for a broken limit."""
+    if trial.verdict is None:
+        return "red"
+    if not trial.verdict.feasible:
+        return "dim"
+    return "bold green" if best else ""
+
+
+def study_table(
+    trials: Sequence[Trial], metric: str, maximize: bool, baseline: Config, baseline_value: float, best: int | None
+) -> Table:
+    """Trials, one a line; `best` is the number of the trial to mark."""
+    table = columns("trial", "value", "±", "gain", "changed from the baseline", left=["changed from the baseline"])
+    for trial in trials:
+        changed = changes(trial.config, baseline)
+        cells = trial_row(trial, changed, metric, baseline_value, maximize, trial.number == best)
+        table.add_row(*cells, style=trial_style(trial, trial.number == best))
+    return table
+
+
+def location(url: str) -> str:
+    """A record's URL as a person types it: an SQLite file is its path."""
+    return url.removeprefix("sqlite:///")
+
+
+def list_values(values: Sequence[Value], most: int = 8) -> str:
+    """The values of a parameter, the middle left out when there are many: `1 2 3 … 64`."""
+    words = [spell(value) for value in values]
+    return " ".join(words) if len(words) <= most else " ".join([*words[:3], "…", words[-1]]) + f"  ({len(words)})"

@@ -1,0 +1,200 @@
+"""The study as its file describes it, checked and frozen.
+
+Only `autotuner.spec` turns text into these; everything else can trust them.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+from autotuner.metrics import metric
+from autotuner.plugins import Executor, Probe, Trait, Workload
+from autotuner.spec.expressions import Expression, Limit
+from autotuner.types import Config, MeasurementProtocol, Tier, Value
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """Common to every part of the file: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Parameter(Section):
+    """One thing that may change. Exactly one of `int`, `powers_of_two`, `choices`, `bool` says what it may be."""
+
+    int_range: tuple[int, int] | None = Field(None, alias="int", description="From … to …, both included.")
+    step: int = Field(1, ge=1, description="Distance between the values of `int`.")
+    powers_of_two: tuple[int, int] | None = Field(None, description="Powers of two from … to …, both included.")
+    choices: tuple[Value, ...] | None = Field(None, min_length=1, description="A list of values.")
+    boolean: Literal[True] | None = Field(None, alias="bool", description="true: may be false or true.")
+    default: Value = Field(description="The baseline: what is in use today.")
+    when: str | None = Field(None, description="An expression; where it is false the parameter keeps its default.")
+    live: bool | None = Field(None, description="Can change without reopening the workload.")
+    tier: Tier | None = Field(None, description="How far it may move the outputs.")
+    memory: bool | None = Field(None, description="A larger value needs at least as much memory.")
+
+    @cached_property
+    def values(self) -> tuple[Value, ...]:
+        """Every value, in order."""
+        if self.int_range is not None:
+            return tuple(range(self.int_range[0], self.int_range[1] + 1, self.step))
+        if self.powers_of_two is not None:
+            low, high = self.powers_of_two
+            return tuple(2**exponent for exponent in range(low.bit_length() - 1, high.bit_length()))
+        if self.choices is not None:
+            return self.choices
+        return (False, True)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether neighbours in `values` are alike."""
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        return numeric and list(self.values) == sorted(self.values)  # type: ignore[type-var]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [self.int_range, self.powers_of_two, self.choices, self.boolean]
+        if sum(kind is not None for kind in given) != 1:
+            raise ValueError("give exactly one of int, powers_of_two, choices, bool")
+        if self.int_range is not None and self.int_range[0] > self.int_range[1]:
+            raise ValueError(f"the range {list(self.int_range)} is empty: write the smaller number first")
+        if self.powers_of_two is not None:
+            low, high = self.powers_of_two
+            if low < 1 or low > high or low & (low - 1) or high & (high - 1):
+                raise ValueError(f"powers_of_two {[low, high]}: both ends must be powers of two, the smaller one first")
+        if len(set(map(repr, self.values))) != len(self.values):
+            raise ValueError("a value is named twice")
+        if not any(type(value) is type(self.default) and value == self.default for value in self.values):
+            raise ValueError(f"default {self.default!r} is not one of the values {list(self.values)}")
+        return self
+
+
+class Rule(Section):
+    """A combination that must not be tried."""
+
+    forbid: str = Field(description="An expression over parameters, `device` and `cpu_cores`.")
+    because: str = Field("", description="Why, for the reader.")
+
+
+class Objective(Section):
+    """What to optimise; give exactly one of the two."""
+
+    maximize: str | None = None
+    minimize: str | None = None
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        return self.maximize or self.minimize or ""
+
+    @property
+    def sign(self) -> int:
+        """1 when larger is better, else -1."""
+        return 1 if self.maximize else -1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.maximize is None) == (self.minimize is None):
+            raise ValueError("give either maximize or minimize")
+        metric(self.metric)
+        return self
+
+
+class EquivalenceRules(Section):
+    """How far the outputs of a recommended configuration may be from the baseline's."""
+
+    guard: bool = Field(True, description="false: do not compare outputs; the report says so.")
+    max_kl_nats: float = Field(1e-3, gt=0, description="Mean KL divergence of the next-token distribution.")
+    min_top1_agreement_ratio: float = Field(0.99, ge=0, le=1, description="Near-ties left out.")
+    min_top5_agreement_ratio: float = Field(0.98, ge=0, le=1)
+    max_error_ratio: float = Field(0.05, gt=0, description="Relative L2 error of an output vector, tier precision.")
+
+
+class Budget(Section):
+    """What the study may cost. Whatever is used up first ends the search; the verification has its own share."""
+
+    trials: int = Field(30, ge=1, le=100_000)
+    minutes: float | None = Field(None, gt=0)
+    verify_share: float = Field(0.35, ge=0.05, le=0.9, description="Share of the minutes kept for the verification.")
+    finalists: int = Field(3, ge=1, le=10, description="How many candidates are raced.")
+    max_pairs: int = Field(30, ge=6, le=1000, description="Most interleaved pairs of the winner and the baseline.")
+
+
+class StudySpec(Section):
+    """A whole study file."""
+
+    name: Name
+    workload: SerializeAsAny[Workload]
+    executor: SerializeAsAny[Executor]
+    probes: tuple[SerializeAsAny[Probe], ...] = ()
+    parameters: Mapping[Name, Parameter] = Field(min_length=1)
+    rules: tuple[Rule, ...] = ()
+    objectives: tuple[Objective, ...] = Field(min_length=1, max_length=1)
+    limits: tuple[Limit, ...] = ()
+    equivalence: EquivalenceRules = EquivalenceRules()
+    budget: Budget = Budget()
+    protocol: MeasurementProtocol = MeasurementProtocol()
+    strategy: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(0, ge=0)
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where it runs; filled in when the file is loaded.")
+    cpu_cores: int = Field(1, ge=1, description="Cores that this process may use; filled in when the file is loaded.")
+    source: str = Field("", description="The file it came from; filled in when it is loaded.")
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective: what the verification compares."""
+        return self.objectives[0]
+
+    @cached_property
+    def baseline(self) -> Config:
+        """Every parameter at its default."""
+        return {name: parameter.default for name, parameter in self.parameters.items()}
+
+    def trait(self, name: str) -> Trait:
+        """What is known of a parameter: the workload's knowledge, overridden by the file."""
+        known, own = self.workload.traits.get(name, Trait()), self.parameters[name]
+        return Trait(
+            live=known.live if own.live is None else own.live,
+            tier=known.tier if own.tier is None else own.tier,
+            memory=known.memory if own.memory is None else own.memory,
+            text=known.text,
+        )
+
+    @cached_property
+    def facts(self) -> Mapping[str, Value]:
+        """Names that expressions may use besides the parameters."""
+        return {"device": self.device, "cpu_cores": self.cpu_cores}
+
+    @cached_property
+    def _conditions(self) -> tuple[tuple[str, Expression], ...]:
+        return tuple((name, Expression(p.when)) for name, p in self.parameters.items() if p.when is not None)
+
+    @cached_property
+    def _forbidden(self) -> tuple[Expression, ...]:
+        return tuple(Expression(rule.forbid) for rule in self.rules)
+
+    def canonical(self, config: Config) -> Config:
+        """`config` with every parameter whose `when` is false at its default: one identity for one behaviour."""
+        inactive = {n for n, condition in self._conditions if not condition.evaluate({**self.facts, **config})}
+        return {name: self.parameters[name].default if name in inactive else config[name] for name in self.parameters}
+
+    def legal(self, config: Config) -> bool:
+        """Whether no rule forbids it."""
+        names = {**self.facts, **config}
+        return not any(rule.evaluate(names) for rule in self._forbidden)
+
+    def dump(self) -> dict[str, Any]:
+        """Everything as plain JSON values; `autotuner.spec.restore` is the inverse."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=False)
+
+    @field_validator("parameters")
+    @classmethod
+    def _no_fact_names(cls, parameters: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
+        for taken in ("device", "cpu_cores"):
+            if taken in parameters:
+                raise ValueError(f"a parameter cannot be called {taken}: rules use the name for the machine's own")
+        return parameters
