@@ -1,0 +1,26 @@
+"""autotune: closed-loop auto-tuning for PyTorch and transformers workloads.
+
+>>> import autotuner
+>>> summary = autotuner.tune("search_spaces/inference.yaml")  # doctest: +SKIP
+>>> summary.decision, summary.verification.gain_ratio  # doctest: +SKIP
+(<Decision.BETTER: 'BETTER'>, 11.7)
+
+`tune` runs a study from a file or a `StudySpec` and returns a `StudySummary`; `load_study` opens a study of the record.
+Everything else is imported from its own module; importing this package imports nothing heavy.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotuner.api import load_study, tune
+
+__all__ = ["load_study", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the programming interface when it is first used: `import autotuner.cli` must stay instant."""
+    if name in __all__:
+        from autotuner import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,7 +46,7 @@ def tune(spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: 
             listener(TrialEnded(trial, changed, best.number if best else None, clock.elapsed_s))
         pool.close(SEARCH)
         with clock.phase("verifying"), telemetry.span("verify"):
-            verification = verify(spec, space, pool, jobs, trials, clock.left_s, listener)
+            verification = verify(spec, pool, jobs, trials, clock.left_s, listener)
         study.append_verification(verification)
     study.append_event("finished", {"stopped": stopped, "phases_s": clock.by_phase_s()})
     return verification

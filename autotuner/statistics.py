@@ -4,6 +4,7 @@ Only `median_half_width_ratio` needs numpy, and imports it when called; nothing 
 """
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,9 +147,7 @@ class LogRatioEstimate:
     count: int
 
 
-def estimate_log_ratio(
-    log_ratios: Sequence[float], launches: Sequence[int], alpha: float = 0.05
-) -> LogRatioEstimate:
+def estimate_log_ratio(log_ratios: Sequence[float], launches: Sequence[int], alpha: float = 0.05) -> LogRatioEstimate:
     """Estimate the mean log ratio; stopping as soon as the interval pleases does not break its coverage.
 
     The interval inverts the scale-invariant t e-process with a standard normal prior on the standardised effect
@@ -221,3 +220,12 @@ def _t_bound(count: float, alpha: float) -> float:
     if count <= 1 or reach >= scale:
         return math.inf
     return math.sqrt((count - 1) * scale * (reach - 1) / (scale - reach))
+
+
+def pairs_for_half_width(half_width: float, pair_sd: float, alpha: float = 0.05, most: int = 10_000) -> int | None:
+    """Fewest independent pairs whose interval is no wider than this on each side; None if `most` do not suffice."""
+    if not (half_width > 0 and math.isfinite(pair_sd)):
+        return None
+    places = range(2, most + 1)
+    place = bisect_left(places, -half_width, key=lambda count: -_t_bound(count, alpha) * pair_sd / math.sqrt(count))
+    return places[place] if place < len(places) else None

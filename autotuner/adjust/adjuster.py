@@ -14,6 +14,8 @@ from autotuner.adjust.surrogate import forecast
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Origin, Trial, Value, config_key
 
+__all__ = ["Proposal", "best_trial", "propose"]
+
 _OPENING_SHARE = 1 / 3  # of the budget: most trials that move one parameter of the baseline alone
 _LOCAL_EVERY = 4  # each fourth proposal is a step from the best
 _MOST_FORECASTS = 2_000  # configurations that the surrogate looks at

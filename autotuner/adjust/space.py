@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeAlias
 
@@ -46,7 +47,7 @@ class Space:
         """List the space, or prepare to sample it.
 
         Raises:
-            UsageError: The rules forbid every configuration.
+            UsageError: The rules forbid every configuration, or cannot be decided for one.
         """
         self.spec = spec
         self.names = tuple(spec.parameters)
@@ -98,7 +99,8 @@ class Space:
         A round only ever moves parameters to their defaults, so as many rounds as there are parameters suffice.
         """
         for _ in self.names:
-            settled = self.spec.canonical(config)
+            with _decidable():
+                settled = self.spec.canonical(config)
             if settled == config:
                 break
             config = settled
@@ -128,7 +130,7 @@ class Space:
     def move(self, config: Config, name: str, value: Value) -> Config | None:
         """`config` with one parameter changed; None when that is forbidden."""
         moved = self.canonical({**config, name: value})
-        return moved if self.spec.legal(moved) else None
+        return moved if self._allowed(moved) else None
 
     def candidates(self, rng: random.Random, also: Iterable[Config] = ()) -> Rows:
         """Every legal configuration; a sample of them, `also` and the neighbours of `also` if they are too many."""
@@ -150,7 +152,7 @@ class Space:
         """Legal configurations at random, with repetitions; ends after many attempts."""
         for _ in range(_MOST_DRAWS):
             config = self.canonical({n: rng.choice(values) for n, values in zip(self.names, self._values, strict=True)})
-            if self.spec.legal(config):
+            if self._allowed(config):
                 yield self.encode(config)
 
     def _listed(self) -> Rows:
@@ -159,7 +161,25 @@ class Space:
         return self.matrix(row for values, row in products if self._legal(dict(zip(self.names, values, strict=True))))
 
     def _legal(self, config: Config) -> bool:
-        return self.spec.canonical(config) == config and self.spec.legal(config)
+        with _decidable():
+            return self.spec.canonical(config) == config and self.spec.legal(config)
+
+    def _allowed(self, config: Config) -> bool:
+        with _decidable():
+            return self.spec.legal(config)
+
+
+@contextmanager
+def _decidable() -> Iterator[None]:
+    """Expressions are the user's: one that has no value for some combination is named.
+
+    Raises:
+        UsageError: A division by zero, an order between text and numbers.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error), "say in the expression where it applies: a != 0 and b / a > 2") from error
 
 
 def _steps(here: int, count: int) -> list[int]:

@@ -7,27 +7,27 @@ from autotuner.errors import UsageError
 from autotuner.metrics import METRICS, metric, value_of
 from autotuner.spec.model import StudySpec
 from autotuner.statistics import median_half_width_ratio
-from autotuner.types import Config, Diagnosis, Measurement, Trial, Verdict
+from autotuner.types import Config, Measurement, Trial, Verdict
 
 Samples = Mapping[str, Sequence[float]]
 
 
 def judge(
     spec: StudySpec,
+    config: Config,
     measurement: Measurement,
     baseline: Measurement | None,
     trials: Sequence[Trial] = (),
-    config: Config | None = None,
 ) -> Verdict:
     """Say what a measurement is worth.
 
     Args:
         spec: The study.
-        measurement: What is judged.
+        config: What was measured.
+        measurement: What was seen of it.
         baseline: What limits relative to the baseline refer to; None while the baseline itself is judged, which
             then is its own reference. A limit that the baseline breaks is recorded like any other.
         trials: The record so far: a diagnosis compares.
-        config: What was measured; without it nothing can be diagnosed.
 
     Raises:
         UsageError: The workload does not report an objective.
@@ -40,7 +40,7 @@ def judge(
             limit.text: limit.excess(value_of(limit.metric, samples), value_of(limit.metric, reference))
             for limit in spec.limits
         },
-        diagnosis=Diagnosis("unknown") if config is None else diagnose(spec, config, measurement, trials),
+        diagnosis=diagnose(spec, config, measurement, trials),
         precision_ratio=median_half_width_ratio(samples[metric(spec.objective.metric).samples], seed=spec.seed),
     )
 

@@ -18,12 +18,12 @@ _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 class Commands(TyperGroup):
     """The root of the commands; the one door through which their errors leave."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **options: Any) -> NoReturn:
         """Run a command and leave with its exit code."""
         given = sys.argv[1:] if args is None else list(args)
         make_printable()
         try:
-            code = super().main(given, *rest, **{**options, "standalone_mode": False})
+            code = super().main(given, **{**options, "prog_name": "autotune", "standalone_mode": False})
             sys.stdout.flush()
         except AutotuneError as error:
             code = report_error(error.message, error.hint, error.exit_code, "--json" in given)

@@ -51,7 +51,8 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     Returns:
         `output_identical` (1 or 0), `output_error_ratio` (largest relative L2 error of a row), `output_tolerance_ratio`
         (what reordering may cost in `dtype`) and, for logits, `output_kl_nats`, `top1_agreement_ratio` (positions whose
-        two best tokens are nearer than `dtype` can resolve are left out) and `top5_agreement_ratio`.
+        two best tokens are nearer than `dtype` can resolve are left out) and `top5_agreement_ratio` (share of the
+        candidate's five best that are among the baseline's, or nearer to its fifth than `dtype` can resolve).
     """
     import numpy as np
 
@@ -90,8 +91,9 @@ def _compare_distributions(base: Any, other: Any, roundoff_ratio: float) -> dict
     clear = best_two[:, 1] - best_two[:, 0] > resolution
     same_top1 = np.argmax(base, axis=-1) == np.argmax(other, axis=-1)
     width = min(5, base.shape[-1])
-    top_base, top_other = (np.argpartition(logits, -width, axis=-1)[:, -width:] for logits in (base, other))
-    overlap = [len(set(left) & set(right)) / width for left, right in zip(top_base, top_other, strict=True)]
+    fifth = np.partition(base, -width, axis=-1)[:, -width]
+    chosen = np.take_along_axis(base, np.argpartition(other, -width, axis=-1)[:, -width:], axis=-1)
+    overlap = np.mean(chosen >= (fifth - resolution)[:, None], axis=-1)
     return {
         "output_kl_nats": max(0.0, float(np.mean(kl_nats))),
         "top1_agreement_ratio": float(np.mean(same_top1[clear])) if clear.any() else 1.0,

@@ -1,7 +1,7 @@
 """The live view of a study on a terminal.
 
-It runs beside a timed child, so it is drawn twice a second and on no event; what it draws is a pure function of a
-`Progress`, the time and the size of the terminal.
+It runs beside a timed child, so it is drawn once a second, on no event (a frame took 7 ms on a slow core); what it
+draws is a pure function of a `Progress`, the time and the size of the terminal.
 """
 
 import math
@@ -18,13 +18,14 @@ from rich.text import Text
 from autotuner.events import Event, Listener, PairMeasured
 from autotuner.report.lines import introduce
 from autotuner.report.progress import Progress, Stage, advance, budget_left_s, search_left_s
-from autotuner.report.terminal import columns, trial_row, trial_style
+from autotuner.report.terminal import study_table
 from autotuner.report.text import bounds, clock, describe, duration, factor, one_line, plural, print_value
 
-_REDRAWS_PER_S = 2
+_REDRAWS_PER_S = 1
 _MOST_TRIALS = 12
 _SPINNER = "⠋⠙⠸⠴⠦⠇"
 _MAX_WIDTH = 110
+_LOW = 18  # rows under which what never changes is left out
 
 
 def can_animate(stream: TextIO) -> bool:
@@ -55,7 +56,10 @@ def view(state: Progress, now_s: float, width: int, height: int) -> RenderableTy
     if state.study is None:
         return Text("starting …", style="dim")
     width = min(width, _MAX_WIDTH)
-    head = [*_head(state, now_s, width), Text("")]
+    head = _head(state, now_s, width)
+    if height < _LOW:
+        head = [head[0], head[-1]]
+    head.append(Text(""))
     tail = [*_current(state, now_s, width), *_verification(state, now_s, width), *_note(state, width)]
     rows = max(1, min(_MOST_TRIALS, height - len(head) - len(tail) - 3))
     table = _trials(state, rows, width)
@@ -112,7 +116,7 @@ def _time_left(state: Progress, now_s: float) -> str:
 
 def _roughly(seconds: float) -> str:
     """Minutes while there are some: an estimate that counts seconds is restless."""
-    return duration(seconds) if seconds < 60 else duration(60 * round(seconds / 60)).replace(" 00 s", "")
+    return f"{math.ceil(seconds)} s" if seconds < 60 else duration(60 * round(seconds / 60)).replace(" 00 s", "")
 
 
 def _trials(state: Progress, rows: int, width: int) -> Table | None:
@@ -124,16 +128,9 @@ def _trials(state: Progress, rows: int, width: int) -> Table | None:
     best = state.best
     if best is not None and best not in shown:
         shown = [best, *shown[1:]] if len(shown) >= rows else [best, *shown]
-    table = columns("trial", "value", "±", "gain", "changed from the baseline", left=["changed from the baseline"])
-    table.width = width
-    table.columns[-1].ratio = 1
-    for ended in shown:
-        is_best = best is not None and ended.trial.number == best.trial.number
-        cells = trial_row(
-            ended.trial, ended.changed, study.metric, state.baseline_value, study.maximize, is_best
-        )
-        table.add_row(*cells, style=trial_style(ended.trial, is_best))
-    return table
+    trials = [(ended.trial, ended.changed) for ended in shown]
+    number = best.trial.number if best else None
+    return study_table(trials, study.metric, study.maximize, state.baseline_value, number, width)
 
 
 def _spinner(now_s: float) -> str:

@@ -33,6 +33,7 @@ class Progress:
         failed: How many of this run's failed.
         measured: Trials of this run.
         ended_s: When the last trial of this run ended.
+        used_s: Of the budget of time by then, earlier runs included.
         current: The trial that runs now.
         current_s: Since when.
         stages: Of the verification, in order.
@@ -49,6 +50,7 @@ class Progress:
     failed: int = 0
     measured: int = 0
     ended_s: float = 0.0
+    used_s: float = 0.0
     current: TrialStarted | None = None
     current_s: float = 0.0
     stages: tuple[Stage, ...] = ()
@@ -88,6 +90,7 @@ def _end_trial(progress: Progress, event: TrialEnded, now_s: float) -> Progress:
         failed=progress.failed + (trial.verdict is None),
         measured=progress.measured + 1,
         ended_s=now_s,
+        used_s=event.elapsed_s,
         current=None,
     )
 
@@ -110,4 +113,4 @@ def budget_left_s(progress: Progress, now_s: float) -> float:
     study = progress.study
     if study is None or study.budget_s is None:
         return math.inf
-    return max(0.0, study.budget_s - (now_s - progress.began_s))
+    return max(0.0, study.budget_s - progress.used_s - (now_s - progress.ended_s))

@@ -17,12 +17,12 @@ def every_trial_failed(summary: StudySummary) -> bool:
 def headline(summary: StudySummary) -> str:
     """The verdict in one sentence, without the word itself."""
     if every_trial_failed(summary):
-        return "every trial failed; nothing was measured."
+        return "Every trial failed; nothing was measured."
     if summary.verification is None:
         return {
-            Decision.SAME: "the baseline is as good as anything tried; nothing to change.",
-            Decision.INVALID: "nothing could be verified; keep the baseline.",
-        }.get(summary.decision, "keep the baseline.")
+            Decision.SAME: "The baseline is as good as anything tried; nothing to change.",
+            Decision.INVALID: "Nothing could be verified; keep the baseline.",
+        }.get(summary.decision, "Keep the baseline.")
     return conclude(summary.verification)
 
 
@@ -30,15 +30,23 @@ def conclude(verification: Verification) -> str:
     """What one verification says of its candidate, in one sentence."""
     match verification.decision:
         case Decision.BETTER:
-            return f"{_improvement(verification)}, proven on fresh data."
+            return f"{_improvement(verification)}."
         case Decision.SAME:
-            return "the baseline is as good as anything tried; nothing to change."
+            return "The baseline is as good as anything tried; nothing to change."
         case Decision.WORSE:
-            return "the best candidate lost on fresh data; keep the baseline."
+            return "The best candidate lost on fresh data; keep the baseline."
         case Decision.AMBIGUOUS:
-            return "the evidence does not tell the best candidate from the baseline yet."
+            return "The evidence does not tell the best candidate from the baseline yet."
         case Decision.INVALID:
-            return "the comparison does not count; keep the baseline."
+            return _why_invalid(verification)
+
+
+def _why_invalid(verification: Verification) -> str:
+    if verification.equivalence is not None and not verification.equivalence.kept:
+        return "The outputs are not the baseline's; keep the baseline."
+    if any(not excess <= 0 for excess in verification.violations.values()):
+        return "The candidate breaks a limit on fresh data; keep the baseline."
+    return "The comparison does not count; keep the baseline."
 
 
 def _improvement(verification: Verification) -> str:
@@ -54,17 +62,22 @@ def _improvement(verification: Verification) -> str:
 
 
 def gain_sentence(verification: Verification) -> str:
-    """`1.33×, 95 % interval [1.28, 1.38]; 12 pairs in 3 launches, noise 1.4 % a pair`."""
+    """`1.33×, 95 % interval [1.28, 1.38]`."""
+    interval = bounds(verification.gain_interval)
+    known = f"95 % interval {interval}" if interval else "too few pairs for an interval"
+    return f"{factor(verification.gain_ratio)}, {known}"
+
+
+def proof_sentence(verification: Verification) -> str:
+    """`12 pairs in 3 launches, noise 1.4 % a pair, 1 contended`; empty when nothing was compared."""
+    if not verification.pairs:
+        return ""
     launches = len({pair.launch for pair in verification.pairs})
     contended = sum(pair.contended for pair in verification.pairs)
-    interval = bounds(verification.gain_interval)
-    text = factor(verification.gain_ratio)
-    text += f", 95 % interval {interval}" if interval else ", too few pairs for an interval"
-    if verification.pairs:
-        text += f"; {plural(len(verification.pairs), 'pair')} in {plural(launches, 'launch', 'launches')}"
+    text = f"{plural(len(verification.pairs), 'pair')} in {plural(launches, 'launch', 'launches')}"
     if verification.noise_floor_ratio > 0 and math.isfinite(verification.noise_floor_ratio):
         text += f", noise {percent(verification.noise_floor_ratio)} a pair"
-    return text + (f"; {contended} contended" if contended else "")
+    return text + (f", {contended} contended" if contended else "")
 
 
 def outputs_sentence(verification: Verification) -> str:
@@ -90,7 +103,7 @@ def time_sentence(summary: StudySummary) -> str:
     if total <= 0:
         return ""
     shares = sorted(summary.phases_s.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{name} {percent(spent / total, 0)}" for name, spent in shares if spent / total >= 0.005)
+    parts = ", ".join(f"{name} {percent(spent / total, 0)}" for name, spent in shares if spent / total >= 0.015)
     return f"{duration(total)}: {parts}"
 
 

@@ -86,7 +86,8 @@ def _trials(study: Portrait) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for title, trials in tables:
         if study.last and trials:
-            table = study_table(trials, study.metric, study.maximize, study.baseline, study.baseline_value, best)
+            listed = [(trial, changes(trial.config, study.baseline)) for trial in trials]
+            table = study_table(listed, study.metric, study.maximize, study.baseline_value, best)
             parts += ["", Text(title, style="bold"), table]
     return parts
 

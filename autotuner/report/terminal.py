@@ -19,7 +19,6 @@ from autotuner.report.text import (
     changes,
     describe,
     factor,
-    failure_text,
     gain,
     one_line,
     percent,
@@ -81,7 +80,7 @@ def summary(ended: StudySummary, db: str | None = None) -> RenderableType:
     verdict = Text.assemble((str(ended.decision), COLORS[ended.decision]), "  ", sentences.headline(ended))
     parts: list[RenderableType] = [verdict, ""]
     if ended.verification is not None:
-        parts += [evidence(ended.verification), ""]
+        parts += [evidence(ended.verification), ""] if ended.verification.pairs else []
     parts.append(
         facts(
             [
@@ -102,15 +101,19 @@ def summary(ended: StudySummary, db: str | None = None) -> RenderableType:
 
 def evidence(verification: Verification) -> RenderableType:
     """A verification: both arms side by side, the gain with its interval, the outputs, what changed."""
-    rows: list[tuple[str, RenderableType]] = [
-        ("gain", sentences.gain_sentence(verification)),
-        ("outputs", sentences.outputs_sentence(verification)),
-    ]
+    rows: list[tuple[str, RenderableType]] = []
+    if verification.pairs:
+        rows = [
+            ("gain", sentences.gain_sentence(verification)),
+            ("proof", sentences.proof_sentence(verification)),
+            ("outputs", sentences.outputs_sentence(verification)),
+        ]
     rows += [("limit", f"{limit} is broken") for limit, excess in verification.violations.items() if not excess <= 0]
     changed = changes(verification.config, verification.baseline)
     if changed:
         rows.append(("changed", contributions(verification, changed)))
-    return Group(arms(verification), "", facts(rows))
+    sides = [arms(verification), ""] if verification.metrics and verification.baseline_metrics else []
+    return Group(*sides, facts(rows))
 
 
 def arms(verification: Verification) -> Table:
@@ -150,39 +153,62 @@ def trial_row(trial: Trial, changed: Config, metric: str, baseline: float, maxim
     what = describe(changed)
     match trial.outcome:
         case Failure() as failure:
-            return [number, Text("failed"), Text(""), Text(""), Text(f"{failure_text(failure)}  ({what})")]
+            kind = Text(failure.kind.replace("_", " "), style="red")
+            return [number, kind, Text(""), Text(""), Text.assemble(what, "  ", (one_line(failure.message), "dim"))]
     assert trial.verdict is not None
     value = value_of(trial, metric)
-    broken = violation(trial.verdict)
+    times = factor(gain(value, baseline, maximize)) if math.isfinite(baseline) else ""
     precision = trial.verdict.precision_ratio
     return [
         number,
         Text(print_value(metric, value)),
         Text(f"±{percent(precision)}" if precision > 0 else ""),
-        Text(factor(gain(value, baseline, maximize)) if math.isfinite(baseline) else ""),
-        Text(f"{broken}  ({what})" if broken else what),
+        Text(times if trial.verdict.feasible else "limit"),
+        Text(f"{what}  {violation(trial.verdict)}".rstrip()),
     ]
 
 
 def trial_style(trial: Trial, best: bool) -> str:
-    """Green for the best, red for a failure, dim for a broken limit."""
-    if trial.verdict is None:
-        return "red"
-    if not trial.verdict.feasible:
-        return "dim"
-    return "bold green" if best else ""
+    """Green for the best, dim for a broken limit."""
+    if best:
+        return "bold green"
+    return "" if trial.verdict is None or trial.verdict.feasible else "dim"
 
 
 def study_table(
-    trials: Sequence[Trial], metric: str, maximize: bool, baseline: Config, baseline_value: float, best: int | None
+    trials: Sequence[tuple[Trial, Config]],
+    metric: str,
+    maximize: bool,
+    baseline_value: float,
+    best: int | None,
+    width: int = WIDTH,
 ) -> Table:
-    """Trials, one a line; `best` is the number of the trial to mark."""
-    table = columns("trial", "value", "±", "gain", "changed from the baseline", left=["changed from the baseline"])
-    for trial in trials:
-        changed = changes(trial.config, baseline)
-        cells = trial_row(trial, changed, metric, baseline_value, maximize, trial.number == best)
+    """Trials with what they change, one a line, the last column cut where it is too long.
+
+    Args:
+        trials: To list.
+        metric: First objective.
+        maximize: Its direction.
+        baseline_value: What gains refer to; NaN if it is not known.
+        best: Number of the trial to mark.
+        width: Columns of the terminal.
+    """
+    last = "changed from the baseline"
+    rows = [trial_row(*pair, metric, baseline_value, maximize, pair[0].number == best) for pair in trials]
+    table = columns("trial", "value", "±", "gain", last, left=[last])
+    leave_room(table, rows, width)
+    for (trial, _), cells in zip(trials, rows, strict=True):
         table.add_row(*cells, style=trial_style(trial, trial.number == best))
     return table
+
+
+def leave_room(table: Table, rows: Sequence[Sequence[Text]], width: int) -> None:
+    """Cut the cells of the last column so that the others keep their width: rich would shrink all alike."""
+    heads = [column.header for column in table.columns if isinstance(column.header, Text)]
+    lines = list(zip(heads, *rows, strict=True))
+    others = [max(cell.cell_len for cell in column) + 2 for column in lines[:-1]]
+    for cell in lines[-1]:
+        cell.truncate(max(8, width - sum(others)), overflow="ellipsis")
 
 
 def location(url: str) -> str:

@@ -1,15 +1,19 @@
 """Small pieces of text that every report shares. Numbers of a metric are printed by `metrics.format_value` alone."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from autotuner.metrics import METRICS, format_value
 from autotuner.types import Config, Failure, Trial, Value, Verdict
 
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")  # ECMA-48: CSI and OSC
+
 
 def one_line(text: str) -> str:
     """`text` on one line, without what could steer a terminal: a worker's words are not trusted."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    plain = _ESCAPES.sub("", text)
+    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())
 
 
 def shorten(text: str, width: int) -> str:

@@ -1,0 +1,18 @@
+"""Study files: YAML text to a checked, frozen `StudySpec`."""
+
+from autotuner.spec.load import Machine, load, restore
+from autotuner.spec.model import Budget, EquivalenceRules, Objective, Parameter, Rule, StudySpec
+from autotuner.spec.schema import json_schema
+
+__all__ = [
+    "Budget",
+    "EquivalenceRules",
+    "Machine",
+    "Objective",
+    "Parameter",
+    "Rule",
+    "StudySpec",
+    "json_schema",
+    "load",
+    "restore",
+]

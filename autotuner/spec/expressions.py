@@ -134,8 +134,8 @@ def _check(root: ast.expr, text: str) -> None:
     for node in ast.walk(root):  # breadth first: a comparison comes before its lists
         if isinstance(node, ast.Compare):
             lists |= _lists_of(node, text)
-        elif isinstance(node, ast.Constant) and not isinstance(node.value, int | float | str | None):
-            raise ValueError(f"{text!r}: {ast.unparse(node)} is neither a number, a text, true, false nor None")
+        elif isinstance(node, ast.Constant) and type(node.value) not in (bool, int, float, str, type(None)):
+            raise ValueError(f"{text!r}: {ast.unparse(node)} is neither a number, a text, True, False nor None")
         elif not isinstance(node, _ALLOWED) and node not in lists:
             advice = _ADVICE.get(type(node), "only comparisons, and, or, not, in, + - * / // % are")
             raise ValueError(f"{text!r} uses something that is not allowed: {advice}")
@@ -158,7 +158,7 @@ def _literal(node: ast.expr) -> bool:
 class _GuardArithmetic(ast.NodeTransformer):
     """Pass every operand that could be text through `_number`."""
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # noqa: N802 (ast's own naming)
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         node.left, node.right = self._guard(node.left), self._guard(node.right)
         return node

@@ -29,7 +29,7 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]*[0-9a-fA-F]|0b[01_]*[01])")
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")
-_OCTAL = re.compile(r"([-+]?)0o?([0-9_]*[0-9])")
+_OCTAL = re.compile(r"([-+]?)0([0-9_]*[0-9])")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _EXPONENT = re.compile(r"([-+]?)([0-9]+)(\.[0-9]*)?[eE]([-+]?)([0-9]+)")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
@@ -72,10 +72,11 @@ def parse(text: str, source: str) -> Document:
 def _translated(error: yaml.YAMLError, text: str, source: str) -> UsageError:
     """PyYAML's complaint in one line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    line = mark.line + 1 if mark else 1
+    index = int(mark.line) if mark else 0
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
-    lines = text.splitlines()
-    written = lines[line - 1] if line <= len(lines) else ""
+    lines = text.splitlines() or [""]
+    line = min(index + 1, len(lines))
+    written = lines[line - 1]
     if "\t" in written[: len(written) - len(written.lstrip())] or "'\\t'" in problem:
         return UsageError(f"{source}:{line}: a tab stands where only spaces may", "indent with spaces")
     if "alias" in problem:
@@ -109,7 +110,7 @@ class _Reader:
             raise self.error(1, f"more than {MAX_BYTES // 2**20} MiB of text", "a study file is a few kilobytes")
         if bad := _FORBIDDEN.search(text):
             line = text.count("\n", 0, bad.start()) + 1
-            raise self.error(line, f"the character {ascii(bad.group())} has no place in a text file", "is it binary?")
+            raise self.error(line, f"the character {bad.group()!a} has no place in a text file", "is it binary?")
 
     def document(self, events: Iterator[yaml.Event]) -> Any:
         """The one document of a stream."""
@@ -130,9 +131,10 @@ class _Reader:
         if len(path) > MAX_DEPTH:
             raise self.error(line, f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
-            return self._repeated(event.anchor, line)
+            return self._repeated(str(event.anchor), line)
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag is not None and event.tag != "!":
-            raise self.error(line, f"the tag {event.tag!r} is not supported", "put text in quotes, leave tags out")
+            raise self.error(line, f"the tag {_short(event.tag)!r} is not supported", "leave it out")
         before = self.nodes
         if isinstance(event, yaml.ScalarEvent):
             value: Any = self._plain(event.value, line) if event.implicit[0] else event.value
@@ -147,7 +149,7 @@ class _Reader:
     def _repeated(self, anchor: str, line: int) -> Any:
         """A copy of what an anchor names, so that an override of one does not change the other."""
         if anchor not in self.anchors:
-            raise self.error(line, f"*{anchor} repeats something that is not complete or does not exist")
+            raise self.error(line, f"*{_short(anchor)} repeats something that is not complete or does not exist")
         self._count(self.anchors[anchor].nodes, line)
         return copy.deepcopy(self.anchors[anchor].value)
 
@@ -170,7 +172,8 @@ class _Reader:
             key, line = self._key(event), _line(event)
             here = (*path, key)
             if key in section:
-                raise self.error(line, f"{key!r} was already given in line {self.lines[here]}", "keep one of them")
+                before = f"was already given in line {self.lines[here]}"
+                raise self.error(line, f"{_short(key)!r} {before}", "keep one of them")
             self.lines[here] = line
             section[key] = self._node(next(events), events, here)
         return section
@@ -183,7 +186,8 @@ class _Reader:
             raise self.error(line, "<< is not supported", "write the keys out")
         key = self._plain(event.value, line) if event.implicit[0] else event.value
         if not isinstance(key, str):
-            raise self.error(line, f"the key {event.value} is not text", f"write '{event.value}' in quotes")
+            word = _short(event.value)
+            raise self.error(line, f"the key {word} is not text", f"write '{word}' in quotes")
         self._count(1, line)
         return key
 
@@ -213,6 +217,7 @@ class _Reader:
 
 
 def _line(event: yaml.Event) -> int:
+    assert event.start_mark is not None
     return int(event.start_mark.line) + 1
 
 

@@ -2,6 +2,8 @@
 
 import re
 import sqlite3
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -69,6 +71,14 @@ class Database:
         salvage = f", or salvage what is left: sqlite3 {self.path} .recover" if self.path else ""
         return MachineError(f"{self.location} is damaged: {what}", advice + salvage)
 
+    @contextmanager
+    def decoding(self, what: str) -> Iterator[None]:
+        """Around reading back what was written: whatever is wrong with it happened to the file."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError, struct.error, zlib.error) as error:
+            raise self.damage(f"{what} cannot be read ({type(error).__name__}: {error})") from error
+
 
 def _age(path: Path) -> float:
     return path.stat().st_mtime
@@ -132,7 +142,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # sqlite3 would begin transactions by itself, late and deferred: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
+    # sqlite3 would begin transactions by itself, late and deferred:
+    # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("foreign_keys = ON", "journal_mode = DELETE", "synchronous = FULL"):
@@ -165,15 +176,23 @@ def _translate(database: Database, context: ExceptionContext) -> None:
 
 
 def _prepare(database: Database) -> None:
-    with database.reading() as connection:
-        _check_owner(database, connection)
-        revision = _revision(connection)
-        if database.path is not None and database.path.stat().st_size <= QUICK_CHECK_MAX_BYTES:
-            faults = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-            if faults != "ok":
-                raise database.damage(faults)
+    try:
+        with database.reading() as connection:
+            _check_owner(database, connection)
+            revision = _revision(connection)
+            _check_pages(database, connection)
+    except UnicodeDecodeError as error:  # sqlite3 quotes a damaged schema in its message, and then cannot read that
+        raise database.damage(str(error)) from error
     if revision != schema.HEAD:
         _migrate(database)
+
+
+def _check_pages(database: Database, connection: Connection) -> None:
+    """Look for damage where that is quick; a large file shows its own when a damaged page is read."""
+    if database.path is not None and database.path.stat().st_size <= QUICK_CHECK_MAX_BYTES:
+        faults = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        if faults != "ok":
+            raise database.damage(" ".join(faults.split()))
 
 
 def _check_owner(database: Database, connection: Connection) -> None:
@@ -214,21 +233,20 @@ def _migrate(database: Database) -> None:
             return
         if database.path is not None:
             if revision is not None:
-                _back_up(connection, database.path, revision)
+                _back_up(database.path, revision)
             connection.exec_driver_sql(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         migrate.upgrade(connection)
 
 
-def _back_up(connection: Connection, path: Path, revision: str) -> None:
-    """Copy the database beside itself, before anything is written and while nobody else can."""
+def _back_up(path: Path, revision: str) -> None:
+    """Copy the database beside itself; the caller's transaction keeps writers away and has written nothing yet."""
     copy = path.with_name(f"{path.name}.{revision}.backup")
     partial = copy.with_suffix(".partial")
     # Not a plain copy of the file: closing a second descriptor of it would drop this process's locks
-    # (https://www.sqlite.org/howtocorrupt.html, 2.2).
-    source = connection.connection.driver_connection
-    assert isinstance(source, sqlite3.Connection)
+    # (https://www.sqlite.org/howtocorrupt.html, 2.2). Nor from the caller's connection: SQLite cannot back up what is
+    # in a write transaction, and Python would retry for ever.
     try:
-        with closing(sqlite3.connect(partial)) as target:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
             source.backup(target)
         partial.replace(copy)
     except (OSError, sqlite3.Error) as error:

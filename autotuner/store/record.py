@@ -74,7 +74,6 @@ class Record:
     """An opened record."""
 
     def __init__(self, database: Database) -> None:
-        """Wrap an opened database; `open_record` does."""
         self._database = database
 
     @property
@@ -109,7 +108,8 @@ class Record:
             row = connection.execute(select(schema.study).where(schema.study.c.name == name)).first()
         if row is None:
             raise UsageError(f"there is no study {name!r} in {self._database.location}", _advise(name, self.names()))
-        return Study(self._database, row)
+        with self._database.decoding(f"study {name!r}"):
+            return Study(self._database, row)
 
     def names(self) -> list[str]:
         """Names of the studies, oldest first."""
@@ -128,7 +128,9 @@ class Record:
             _newest(verification.c.gain_ratio, verification).label("gain_ratio"),
         ).order_by(study.c.id)
         with self._database.reading() as connection:
-            return [_study_row(row._asdict()) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+        with self._database.decoding("the table of studies"):
+            return [_study_row(row._asdict()) for row in rows]
 
     def delete(self, name: str) -> None:
         """Remove a study's rows, all or none. Its folder stays.

@@ -1,9 +1,7 @@
 """One study in the record: its specification, trials, verifications and events, in the order in which they came."""
 
-import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +25,7 @@ _BATCH = 1000  # rows that a bulk insert keeps in memory
 def code_version() -> str:
     """Version of the program that writes, for every row."""
     try:
-        return version("autotuner")
+        return version("autotune-loop")
     except PackageNotFoundError:
         return "0+unknown"
 
@@ -55,7 +53,6 @@ class Study:
     """
 
     def __init__(self, database: Database, row: AnyRow) -> None:
-        """Wrap a row of the table `study`; `Record.study` does."""
         self.name: str = row.name
         self.created_at = _time(row)
         self._id: int = row.id
@@ -214,13 +211,8 @@ class Study:
             environments = {row.hash: codec.decode_object(row.body) for row in bodies}
             return [_trial(row, environments) for row in rows]
 
-    @contextmanager
-    def _decoding(self) -> Iterator[None]:
-        """Around reading back what was written: whatever is wrong with it happened to the file."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
-            raise self._database.damage(f"a row of study {self.name!r} cannot be read ({error})") from error
+    def _decoding(self) -> AbstractContextManager[None]:
+        return self._database.decoding(f"study {self.name!r}")
 
 
 def _time(row: AnyRow) -> datetime:

@@ -6,17 +6,18 @@ every pair is no peeking, and "do not know" is an answer.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from autotuner.events import Listener, Note, PairMeasured
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import Objective
-from autotuner.statistics import LogRatioEstimate, estimate_log_ratio, pairs_for_half_width
+from autotuner.statistics import LogRatioEstimate, estimate_log_ratio
 from autotuner.types import Config, Decision, Failure, FailureKind, Measurement, Metrics, Pair
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders, spent_s
 from autotuner.verify.equivalence import worst_deviations
+from autotuner.verify.sentence import explain_doubt, explain_failure, explain_gain
 
 MIN_LAUNCHES = 3
 ENOUGH_PAIRS = 12
@@ -98,15 +99,16 @@ class _Evidence:
         pair = Pair(seen.launch, seen.values[_CANDIDATE], seen.values[_BASELINE], seen.contended)
         self.pairs.append(pair)
         self.launches = seen.launch + 1
-        self.keep(seen.measurements)
+        for arm, measurement in seen.measurements.items():
+            for name, values in measurement.samples.items():
+                if name != "setup_s" or not measurement.reused:  # a process that stood open has nothing to set up
+                    self.samples[arm][name].extend(values)
         return pair
 
-    def keep(self, measurements: Mapping[str, Measurement], *, opening: bool = False) -> None:
-        """Pool raw samples. An opening is too short for any but its set-up time; later windows have no set-up."""
-        for arm, measurement in measurements.items():
-            for name, values in measurement.samples.items():
-                if opening == (name == "setup_s") or not measurement.reused and not opening:
-                    self.samples[arm][name].extend(values)
+    def keep_opening(self, opened: Mapping[str, Measurement]) -> None:
+        """An opening is too short to tell anything but the time to set up."""
+        for arm, measurement in opened.items():
+            self.samples[arm]["setup_s"].append(measurement.setup_s)
 
     def estimate(self) -> LogRatioEstimate:
         logs = [self.sign * math.log(pair.candidate / pair.baseline) for pair in self.pairs]
@@ -114,8 +116,11 @@ class _Evidence:
 
     def decide(self, estimate: LogRatioEstimate, rule: StopRule) -> Decision:
         """The decision; none counts before enough pairs and launches were seen."""
-        early = len(self.pairs) < rule.min_pairs or self.launches < MIN_LAUNCHES
-        return Decision.AMBIGUOUS if early else decide(estimate, rule.region)
+        return Decision.AMBIGUOUS if self.too_early(rule) else decide(estimate, rule.region)
+
+    def too_early(self, rule: StopRule) -> bool:
+        """Whether too little was seen for any decision."""
+        return len(self.pairs) < rule.min_pairs or self.launches < MIN_LAUNCHES
 
     def settled(self, rule: StopRule) -> bool:
         """Whether nothing more needs to be measured."""
@@ -159,74 +164,71 @@ def contest(
 ) -> ContestResult:
     """Measure candidate and baseline side by side until the decision is clear or nothing is left to spend.
 
-    Each launch opens a fresh process for each arm, named `{stage}-{number}-candidate` and `-baseline`; two pairs a
-    launch, more when opening is dear. Two arms that do not fit in memory together are measured one at a time.
-
-    Args:
-        pool: Where jobs run.
-        make_job: (config, launch, exclusive) -> a job whose protocol is that of one comparison window.
-        candidate: Its configuration.
-        baseline: What it is compared with.
-        objective: What is compared.
-        stage: "contest", or whatever tells these launches from others.
-        seed: Of the random order.
-        min_pairs: No decision before, nor before three launches.
-        max_pairs: The end, decided or not.
-        precision_ratio: Half-width of the interval at which a clear decision ends the contest.
-        deadline: Seconds left; may be inf.
-        listener: Hears of every pair.
-        region: Factors within 1 ± region are no difference.
+    Each launch opens a fresh process for each arm, named `{stage}-{number}-candidate` and `-baseline`. Two arms that
+    do not fit in memory together are measured one at a time. `make_job` (config, launch, exclusive) gives a job whose
+    protocol is that of one comparison window; `deadline` tells the seconds left, inf for no end; `seed` fixes the
+    random order; the rest is explained at `StopRule`.
     """
     bench = Bench(pool, make_job, objective, stage)
     rule = StopRule(min_pairs, max_pairs, precision_ratio, region)
-    configs = {_CANDIDATE: candidate, _BASELINE: baseline}
-    evidence = _Evidence(objective.sign)
-    try:
-        try:
-            _collect(bench, configs, rule, evidence, Random(seed), deadline, listener, bench.needs_fresh_processes)
-        except ArmError as error:
-            if error.failure.kind is not FailureKind.OUT_OF_MEMORY or bench.needs_fresh_processes:
-                raise
-            listener(Note(f"{stage}: both do not fit in memory side by side; starting over, one at a time"))
-            evidence = _Evidence(objective.sign)
-            _collect(bench, configs, rule, evidence, Random(seed), deadline, listener, exclusive=True)
-    except ArmError as error:
-        return _result(evidence, Decision.INVALID, _failed(error), error)
-    estimate = evidence.estimate()
-    decision = evidence.decide(estimate, rule)
-    return _result(evidence, decision, _explain(decision, estimate, evidence, objective, region))
+    plan = _Plan(bench, {_CANDIDATE: candidate, _BASELINE: baseline}, rule, seed, deadline, listener)
+    exclusive = bench.needs_fresh_processes
+    evidence, error = _collect(plan, exclusive)
+    if error and error.failure.kind is FailureKind.OUT_OF_MEMORY and not exclusive:
+        listener(Note(f"{stage}: both do not fit in memory side by side; starting over, one at a time"))
+        evidence, error = _collect(plan, exclusive=True)
+    return _conclude(plan, evidence, error)
 
 
-def _collect(
-    bench: Bench,
-    configs: Mapping[str, Config],
-    rule: StopRule,
-    evidence: _Evidence,
-    rng: Random,
-    deadline: Callable[[], float],
-    listener: Listener,
-    exclusive: bool,
-) -> None:
-    """Launch after launch, pair after pair, until the evidence settles it or the time is up."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    bench: Bench
+    configs: Mapping[str, Config]
+    rule: StopRule
+    seed: int
+    deadline: Callable[[], float]
+    listener: Listener
+
+
+def _collect(plan: _Plan, exclusive: bool) -> tuple[_Evidence, ArmError | None]:
+    """Launch after launch until the evidence settles it, the time is up or an arm fails."""
+    evidence, rng = _Evidence(plan.bench.objective.sign), Random(plan.seed)
     orders = balanced_orders((_CANDIDATE, _BASELINE), rng)
-    opening, pairing = Pace(deadline), Pace(deadline)
-    pairs_per_launch = 1 if exclusive else 2
-    while deadline() > opening.longest_s + pairing.longest_s and not evidence.settled(rule):
-        with Launch(bench, evidence.launches, configs, exclusive) as launch:
-            with opening.timed():
-                opened = launch.open(rng.sample((_CANDIDATE, _BASELINE), 2))
-            evidence.keep(opened, opening=True)
-            taken = 0
-            while taken < pairs_per_launch and not (taken and evidence.settled(rule)):
-                if taken and deadline() <= pairing.longest_s:
-                    return
-                with pairing.timed():
-                    seen = launch.measure(next(orders))
-                pair = evidence.add(seen)
-                taken += 1
-                if not exclusive:
-                    pairs_per_launch = _pairs_per_launch(spent_s(opened), spent_s(seen.measurements))
-                _announce(bench.stage, pair, evidence, listener)
+    opening, pairing = Pace(plan.deadline), Pace(plan.deadline)
+    try:
+        while plan.deadline() > opening.longest_s + pairing.longest_s and not evidence.settled(plan.rule):
+            with Launch(plan.bench, evidence.launches, plan.configs, exclusive) as launch:
+                with opening.timed():
+                    opened = launch.open(rng.sample((_CANDIDATE, _BASELINE), 2))
+                evidence.keep_opening(opened)
+                _measure_pairs(plan, launch, orders, pairing, spent_s(opened), evidence)
+    except ArmError as error:
+        return evidence, error
+    return evidence, None
+
+
+def _measure_pairs(
+    plan: _Plan,
+    launch: Launch,
+    orders: Iterator[tuple[str, ...]],
+    pairing: Pace,
+    opening_s: float,
+    evidence: _Evidence,
+) -> None:
+    """The pairs of one launch: one when exclusive, else two or more, as long as they are needed and fit."""
+    wanted = 1
+    for taken in range(MAX_PAIRS_PER_LAUNCH):
+        if taken >= wanted or (taken and (evidence.settled(plan.rule) or plan.deadline() <= pairing.longest_s)):
+            return
+        with pairing.timed():
+            seen = launch.measure(next(orders))
+        pair = evidence.add(seen)
+        if not launch.exclusive:
+            wanted = _pairs_per_launch(opening_s, spent_s(seen.measurements))
+        estimate = evidence.estimate()
+        interval = (math.exp(estimate.low), math.exp(estimate.high))
+        gain_ratio = math.exp(estimate.mean)
+        plan.listener(PairMeasured(plan.bench.stage, pair, estimate.count, gain_ratio, interval))
 
 
 def _pairs_per_launch(opening_s: float, pair_s: float) -> int:
@@ -235,20 +237,16 @@ def _pairs_per_launch(opening_s: float, pair_s: float) -> int:
     return min(max(2, wanted), MAX_PAIRS_PER_LAUNCH)
 
 
-def _announce(stage: str, pair: Pair, evidence: _Evidence, listener: Listener) -> None:
+def _conclude(plan: _Plan, evidence: _Evidence, error: ArmError | None) -> ContestResult:
     estimate = evidence.estimate()
-    interval = (math.exp(estimate.low), math.exp(estimate.high))
-    listener(PairMeasured(stage, pair, estimate.count, math.exp(estimate.mean), interval))
-
-
-def _result(evidence: _Evidence, decision: Decision, reason: str, error: ArmError | None = None) -> ContestResult:
+    decision = Decision.INVALID if error else evidence.decide(estimate, plan.rule)
     samples = {
         arm: {name: tuple(values) for name, values in evidence.samples[arm].items()} for arm in (_CANDIDATE, _BASELINE)
     }
     return ContestResult(
         decision=decision,
-        reason=reason,
-        estimate=evidence.estimate(),
+        reason=explain_failure(error.arm, error.failure) if error else _explain(plan, evidence, decision),
+        estimate=estimate,
         pairs=tuple(evidence.pairs),
         launches=evidence.launches,
         candidate_samples=samples[_CANDIDATE],
@@ -260,39 +258,15 @@ def _result(evidence: _Evidence, decision: Decision, reason: str, error: ArmErro
     )
 
 
-def _failed(error: ArmError) -> str:
-    log = f", see {error.failure.log_path}" if error.failure.log_path else ""
-    return f"the {error.arm} failed in verification: {error.failure.kind}: {error.failure.message}{log}"
-
-
-def _explain(
-    decision: Decision, estimate: LogRatioEstimate, evidence: _Evidence, objective: Objective, region: float
-) -> str:
-    """The decision in one sentence."""
+def _explain(plan: _Plan, evidence: _Evidence, decision: Decision) -> str:
     if not evidence.pairs:
         return "the time was up before the first pair"
-    low, gain, high = (format_factor(math.exp(log)) for log in (estimate.low, estimate.mean, estimate.high))
+    objective, estimate = plan.bench.objective, evidence.estimate()
     what = objective.metric if objective.sign > 0 else f"the gain in {objective.metric}"
-    text = f"{what} is {gain} [{low}, {high}] over {estimate.count} pairs in {evidence.launches} launches"
-    if decision is Decision.AMBIGUOUS:
-        text += f"; {_what_is_missing(estimate, evidence.launches, region)}"
-    contended = sum(pair.contended for pair in evidence.pairs)
-    if 2 * contended > estimate.count:
-        text += f"; the machine was busy with something else during {contended} of them"
-    return text
-
-
-def _what_is_missing(estimate: LogRatioEstimate, launches: int, region: float) -> str:
-    """How many more pairs would tell, if the gain is what it looks like and the noise stays as it is."""
-    if launches < MIN_LAUNCHES:
-        return f"the time was up, and at least {MIN_LAUNCHES} launches are needed"
-    distance = abs(abs(estimate.mean) - math.log1p(region))
-    wanted = pairs_for_half_width(distance, estimate.pair_sd)
-    if wanted is None:
-        return "too close to the boundary of what counts as a difference for any number of pairs"
-    return f"about {max(1, wanted - estimate.count)} more pairs would be needed"
-
-
-def format_factor(factor: float) -> str:
-    """A factor for a person: "1.93x", near 1 with one more digit, "1.012x"."""
-    return f"{factor:.3f}x" if abs(factor - 1) < 0.1 else f"{factor:.2f}x"
+    text = explain_gain(what, estimate, evidence.pairs, evidence.launches)
+    if decision is not Decision.AMBIGUOUS:
+        return text
+    if evidence.too_early(plan.rule):
+        least = f"{plan.rule.min_pairs} pairs and {MIN_LAUNCHES} launches"
+        return f"{text}; the time was up, and at least {least} are needed"
+    return f"{text}; {explain_doubt(estimate, plan.rule.region)}"

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
+
 from autotuner.adjust.adjuster import Proposal, propose
 from autotuner.adjust.space import Space
-from autotuner.plugins import Executor, OpenWorkload, Workload, WorkerPool
+from autotuner.plugins import Executor, OpenWorkload, WorkerPool, Workload
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Diagnosis, Failure, FailureKind, Measurement, Trial, Verdict
 

@@ -1,0 +1,306 @@
+"""What a program can do with autotune: start, resume, verify, export. The command line calls nothing else."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from autotuner import plugins, telemetry
+from autotuner.adjust.space import Space
+from autotuner.clock import Clock
+from autotuner.errors import UsageError
+from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
+from autotuner.jobs import Jobs
+from autotuner.loop import summarize, tune as run_loop
+from autotuner.executors.devices import reserved_gpu
+from autotuner.monitor import environment, gpu, host
+from autotuner.plugins import Exporter, WorkerPool
+from autotuner.spec import Machine, load, restore
+from autotuner.spec.model import StudySpec
+from autotuner.store import Record, Study, open_record as open_store
+from autotuner.types import Config, Decision, Measurement, Recommendation, Value
+from autotuner.verify.verification import confirm
+
+DEFAULT_RECORD = "studies/autotune.db"
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceCheck:
+    """What a file describes, without running anything.
+
+    Attributes:
+        name: Of the study.
+        source: The file.
+        parameters: `{name: its values}`.
+        baseline: Every parameter at its default.
+        raw_size: Product of the numbers of values.
+        legal_size: Distinct configurations that no rule forbids; None when there are too many to count.
+        objective: "maximize throughput_tokens_per_s".
+        limits: As written.
+        max_trials: Budget.
+        device: "cpu" or "cuda".
+    """
+
+    name: str
+    source: str
+    parameters: Mapping[str, tuple[Value, ...]]
+    baseline: Config
+    raw_size: int
+    legal_size: int | None
+    objective: str
+    limits: tuple[str, ...]
+    max_trials: int
+    device: str
+
+
+@contextmanager
+def open_record(db: str | None = None) -> Iterator[Record]:
+    """Open the record: `db`, else the variable AUTOTUNE_DB, else studies/autotune.db.
+
+    Raises:
+        MachineError: It cannot be opened, is locked, damaged or from a newer version.
+    """
+    with open_store(db or os.environ.get("AUTOTUNE_DB") or DEFAULT_RECORD) as record:
+        yield record
+
+
+@contextmanager
+def load_study(name: str, db: str | None = None) -> Iterator[Study]:
+    """Open one study of the record, to read its trials and verifications.
+
+    Raises:
+        UsageError: No study of this name.
+    """
+    with open_record(db) as record:
+        yield record.study(name)
+
+
+def check(path: Path, overrides: Sequence[str] = ()) -> SpaceCheck:
+    """Read a study file and count its configurations.
+
+    Raises:
+        UsageError: The file does not describe a study.
+    """
+    spec = read_spec(path, overrides)
+    space = Space(spec)
+    direction = "maximize" if spec.objective.sign > 0 else "minimize"
+    return SpaceCheck(
+        name=spec.name,
+        source=spec.source,
+        parameters={name: parameter.values for name, parameter in spec.parameters.items()},
+        baseline=spec.baseline,
+        raw_size=space.raw_size,
+        legal_size=space.size(),
+        objective=f"{direction} {spec.objective.metric}",
+        limits=tuple(limit.text for limit in spec.limits),
+        max_trials=spec.budget.trials,
+        device=spec.device,
+    )
+
+
+def read_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """Read a study file for this machine.
+
+    Raises:
+        UsageError: It does not describe a study that the workload understands.
+        MachineError: It asks for a GPU and there is none.
+    """
+    spec = load(path, overrides, Machine(gpus=len(gpu.gpus()), cpu_cores=host.available_cores()))
+    known = spec.workload.traits
+    for name in spec.parameters:
+        if name not in known and not spec.workload.any_parameter:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "it has " + ", ".join(known)
+            raise UsageError(f"{path}: parameters.{name}: {spec.workload.kind} has no such parameter", hint)
+    spec.workload.check()
+    return spec
+
+
+def start(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    db: str | None = None,
+    listener: Listener = ignore,
+) -> StudySummary:
+    """Tune what a study file describes, and verify the winner.
+
+    Args:
+        path: The study file.
+        overrides: "dotted.key=value" each, over the file's.
+        name: Of the study; default the file's, numbered when it is taken.
+        db: URL or path of the record.
+        listener: Told of everything as it happens, on the caller's thread.
+
+    Raises:
+        UsageError: The user's mistake; nothing was started.
+        MachineError: The environment's; what was measured is kept.
+        KeyboardInterrupt: As raised; every process is gone and what was measured is kept.
+    """
+    return tune(read_spec(path, overrides), name=name, db=db, listener=listener)
+
+
+def tune(
+    spec: StudySpec | Path | str, *, name: str | None = None, db: str | None = None, listener: Listener = ignore
+) -> StudySummary:
+    """Tune a study given as a file or as a `StudySpec`; otherwise like `start`."""
+    if not isinstance(spec, StudySpec):
+        spec = read_spec(Path(spec))
+    with open_record(db) as record:
+        chosen = name or _free_name(record, spec.name)
+        study = record.create(spec, chosen)
+        return _run(record, study, spec, listener)
+
+
+def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
+    """Go on with an interrupted study where its record stands.
+
+    Raises:
+        UsageError: No such study, it is finished, or another process runs it.
+    """
+    with open_record(db) as record:
+        study = record.study(name)
+        if study.events("finished"):
+            raise UsageError(f"study {name!r} is finished", f"measure its winner again: autotune study verify {name}")
+        return _run(record, study, restore(study.spec()), listener)
+
+
+def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
+    """Measure a finished study's claim again, now and on this machine, in fresh processes.
+
+    Raises:
+        UsageError: No such study, or it has nothing to verify.
+    """
+    with open_record(db) as record:
+        study = record.study(name)
+        spec = restore(study.spec())
+        if not study.verifications():
+            raise UsageError(f"study {name!r} has not come to a verdict yet", f"autotune study resume {name}")
+        claim = study.verifications()[-1][1]
+        with _running(record, study, spec, listener) as (pool, jobs):
+            listener(_started(record, study, spec))
+            verification = confirm(spec, pool, jobs, claim, listener)
+            study.append_verification(verification)
+        return _ended(record, study, listener)
+
+
+def recommendation(study: Study, *, force: bool = False) -> Recommendation:
+    """What a study hands to deployment: the winner if it was verified BETTER, or by force, else the baseline.
+
+    Raises:
+        UsageError: The study has not come to a verdict.
+    """
+    if not study.verifications():
+        raise UsageError(f"study {study.name!r} has not come to a verdict yet", f"autotune study resume {study.name}")
+    verification = study.verifications()[-1][1]
+    outcomes = [trial.outcome for trial in study.last(50)]
+    measured = next((outcome for outcome in reversed(outcomes) if isinstance(outcome, Measurement)), None)
+    return Recommendation(
+        study=study.name,
+        config=verification.config if force or verification.decision is Decision.BETTER else verification.baseline,
+        baseline=verification.baseline,
+        verification=verification,
+        environment=measured.environment if measured else {},
+    )
+
+
+def export(
+    name: str, target: str, directory: Path | None = None, *, db: str | None = None, force: bool = False
+) -> Path:
+    """Write a study's recommendation for a target and return the file.
+
+    Raises:
+        UsageError: Unknown target, nothing verified BETTER and not forced, or the file is there already.
+    """
+    with open_record(db) as record:
+        study = record.study(name)
+        exporter = plugins.load_class("exporters", target, Exporter).model_validate({"force": force})
+        return exporter.export(recommendation(study, force=force), directory or record.folder(name) / "exports")
+
+
+def export_targets() -> Mapping[str, str]:
+    """Every installed exporter with one line about it."""
+    found = {name: plugins.load_class("exporters", name, Exporter) for name in sorted(plugins.names("exporters"))}
+    return {name: (exporter.__doc__ or "").strip().splitlines()[0] for name, exporter in found.items()}
+
+
+def delete(name: str, *, db: str | None = None) -> None:
+    """Delete a study: its rows and its folder.
+
+    Raises:
+        UsageError: No such study, or a process is running it.
+    """
+    with open_record(db) as record:
+        record.study(name)
+        folder = record.folder(name)
+        with record.lock(name):
+            record.delete(name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_name(record: Record, name: str) -> str:
+    """The name, or with the next number when an earlier study has it.
+
+    Raises:
+        UsageError: The earlier one is running now; two at once would disturb each other.
+    """
+    taken = set(record.names())
+    latest = name
+    for number in range(2, len(taken) + 3):
+        if latest not in taken:
+            break
+        with record.lock(latest):
+            pass
+        latest = f"{name}-{number}"
+    return latest
+
+
+@contextmanager
+def _running(
+    record: Record, study: Study, spec: StudySpec, listener: Listener
+) -> Iterator[tuple[WorkerPool, Jobs]]:
+    """Everything that a running study holds: its lock, its device, its workers, its telemetry."""
+    folder = record.folder(study.name)
+    with ExitStack() as stack:
+        stack.enter_context(record.lock(study.name))
+        if spec.device == "cuda":
+            stack.enter_context(reserved_gpu())
+        delivery = stack.enter_context(telemetry.session())
+        pool = stack.enter_context(spec.executor.open(spec.workload.preload()))
+        yield pool, Jobs(spec, folder)
+    if delivery.spans_lost or delivery.metrics_lost:
+        listener(Note(f"telemetry: {delivery.spans_lost} spans and {delivery.metrics_lost} metrics were not delivered"))
+
+
+def _run(record: Record, study: Study, spec: StudySpec, listener: Listener) -> StudySummary:
+    with _running(record, study, spec, listener) as (pool, jobs):
+        study.append_event("resumed" if study.events("started") else "started")
+        listener(_started(record, study, spec))
+        run_loop(spec, study, pool, jobs, listener)
+    return _ended(record, study, listener)
+
+
+def _started(record: Record, study: Study, spec: StudySpec) -> StudyStarted:
+    return StudyStarted(
+        name=study.name,
+        metric=spec.objective.metric,
+        maximize=spec.objective.sign > 0,
+        parameters=len(spec.parameters),
+        legal_size=Space(spec).size(),
+        max_trials=spec.budget.trials,
+        budget_s=Clock(spec.budget, ()).total_s,
+        kept_trials=study.count(),
+        machine=environment.machine_line(environment.fingerprint(spec.device, spec.workload.identity())),
+        record=record.url,
+        folder=str(record.folder(study.name)),
+    )
+
+
+def _ended(record: Record, study: Study, listener: Listener) -> StudySummary:
+    summary = summarize(study, record.url, str(record.folder(study.name)))
+    listener(StudyEnded(summary))
+    return summary

@@ -1,0 +1,117 @@
+"""What each changed parameter is worth, and whether it is needed at all.
+
+A search changes many parameters and few of them matter. Each is put back to its default in turn; what nobody would
+miss stays there, so that the recommendation is as near to the user's own configuration as it can be.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from autotuner.events import Listener, Note, PairMeasured
+from autotuner.plugins import WorkerPool
+from autotuner.spec.model import StudySpec
+from autotuner.statistics import LogRatioEstimate, estimate_log_ratio
+from autotuner.types import Config, Contribution, FailureKind, Pair
+from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, balanced_orders
+
+_NOT_MISSED_RATIO = 1.005
+_LEADER, _REVERTED = "leader", "reverted"
+
+
+def contributions(
+    pool: WorkerPool,
+    make_job: MakeJob,
+    spec: StudySpec,
+    leader: Config,
+    *,
+    seed: int,
+    deadline: Callable[[], float],
+    listener: Listener,
+    pairs: int = 3,
+    stage: str = "contributions",
+) -> tuple[Config, tuple[Contribution, ...]]:
+    """Put each changed parameter back to its default, and keep it there if that costs less than half a percent.
+
+    Each is judged by `pairs` interleaved pairs in one launch; `make_job`, `seed`, `deadline` and `listener` are as for
+    `contest`. What fails, is forbidden or finds no time left stays changed, and the listener hears why.
+
+    Returns:
+        The simplified leader, and what the parameters are worth in which it differs from the baseline.
+    """
+    ablation = _Ablation(spec, Bench(pool, make_job, spec.objective, stage), Random(seed), listener, pairs)
+    worth: dict[str, Contribution] = {}
+    pace = Pace(deadline)
+    for number, name in enumerate(_changed(spec, leader)):
+        if leader[name] == spec.baseline[name]:
+            continue  # put back together with one that it depends on
+        if deadline() <= pace.longest_s:
+            listener(Note(f"{stage}: no time left for {name} and what follows"))
+            break
+        reverted = spec.canonical({**leader, name: spec.baseline[name]})
+        with pace.timed():
+            found = ablation.judge(name, number, leader, reverted)
+        if found is not None and found.gain_ratio < _NOT_MISSED_RATIO:
+            listener(Note(f"{stage}: {name} is back at its default, its change was worth {found.gain_ratio - 1:+.1%}"))
+            leader = reverted
+        elif found is not None:
+            worth[name] = found
+    return leader, tuple(worth[name] for name in _changed(spec, leader) if name in worth)
+
+
+def _changed(spec: StudySpec, config: Config) -> Sequence[str]:
+    return [name for name, default in spec.baseline.items() if config[name] != default]
+
+
+@dataclass(slots=True)
+class _Ablation:
+    """Compares the leader with itself less one change."""
+
+    spec: StudySpec
+    bench: Bench
+    rng: Random
+    listener: Listener
+    pairs: int
+    exclusive: bool = False
+
+    def judge(self, parameter: str, number: int, leader: Config, reverted: Config) -> Contribution | None:
+        """What the change is worth; None, after a note, when it cannot be told."""
+        if not self.spec.legal(reverted):
+            self._note(f"{parameter} skipped, a rule forbids to put it back alone")
+            return None
+        try:
+            estimate = self._compare(number, {_LEADER: leader, _REVERTED: reverted})
+        except ArmError as error:
+            self._note(f"{parameter} skipped, the {error.arm} configuration failed, {error.failure.kind}")
+            return None
+        interval = (math.exp(estimate.low), math.exp(estimate.high))
+        return Contribution(parameter, math.exp(estimate.mean), interval, estimate.count)
+
+    def _note(self, text: str) -> None:
+        self.listener(Note(f"{self.bench.stage}: {text}"))
+
+    def _compare(self, number: int, configs: Mapping[str, Config]) -> LogRatioEstimate:
+        """Side by side if both fit in memory, else one at a time."""
+        exclusive = self.exclusive or self.bench.needs_fresh_processes
+        try:
+            return self._measure(number, configs, exclusive)
+        except ArmError as error:
+            if error.failure.kind is not FailureKind.OUT_OF_MEMORY or exclusive:
+                raise
+            self.exclusive = True
+        return self._measure(number, configs, exclusive=True)
+
+    def _measure(self, number: int, configs: Mapping[str, Config], exclusive: bool) -> LogRatioEstimate:
+        orders = balanced_orders((_LEADER, _REVERTED), self.rng)
+        logs: list[float] = []
+        with Launch(self.bench, number, configs, exclusive) as launch:
+            launch.open(self.rng.sample((_LEADER, _REVERTED), 2))
+            for _ in range(self.pairs):
+                seen = launch.measure(next(orders))
+                pair = Pair(number, seen.values[_LEADER], seen.values[_REVERTED], seen.contended)
+                logs.append(self.bench.objective.sign * math.log(pair.candidate / pair.baseline))
+                estimate = estimate_log_ratio(logs, [number] * len(logs))
+                interval = (math.exp(estimate.low), math.exp(estimate.high))
+                self.listener(PairMeasured(self.bench.stage, pair, len(logs), math.exp(estimate.mean), interval))
+        return estimate

@@ -1,0 +1,236 @@
+import math
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autotuner.adjust.adjuster import best_trial, propose
+from autotuner.adjust.space import Space
+from autotuner.types import FailureKind, Origin, config_key
+
+SERVING = {
+    "batch": {"powers_of_two": [1, 128], "default": 1, "live": True, "memory": True},
+    "threads": {"int": [1, 8], "default": 8},
+    "workers": {"int": [0, 8], "default": 0},
+    "dtype": {"choices": ["a", "b", "c"], "default": "a"},
+    "attention": {"choices": ["x", "y", "z", "w"], "default": "x"},
+    "compile": {"bool": True, "default": False},
+}
+SMALL = {
+    "batch": {"powers_of_two": [1, 8], "default": 2, "live": True, "memory": True},
+    "compile": {"bool": True, "default": False},
+    "mode": {"choices": ["default", "max"], "default": "default", "when": "compile"},
+    "threads": {"int": [1, 2], "default": 1},
+}
+
+
+def landscape(seed, noise_ratio=0.02):
+    """The true value and the measured one: a sum of one term a parameter, exponentiated."""
+    chance, noise = random.Random(seed), random.Random(seed + 1000)
+    peak = {"batch": chance.choice([4, 5, 6]), "threads": chance.randrange(1, 9), "workers": chance.randrange(9)}
+    worth = {(name, value): chance.uniform(-0.5, 0.5) for name in ("dtype", "attention", "compile") for value in
+             (True, False, *"abcxyzw")}  # fmt: skip
+
+    def true(config):
+        curve = 0.12 * (math.log2(config["batch"]) - peak["batch"]) ** 2
+        curve += 0.03 * (config["threads"] - peak["threads"]) ** 2 + 0.02 * (config["workers"] - peak["workers"]) ** 2
+        return math.exp(sum(worth[name, config[name]] for name in ("dtype", "attention", "compile")) - curve)
+
+    return true, lambda config: true(config) * math.exp(noise.gauss(0, noise_ratio))
+
+
+@st.composite
+def studies(draw):
+    """Parameters, rules that spare the baseline, a budget, and a landscape with failures."""
+    parameters = {
+        "n": {"int": [0, draw(st.integers(1, 6))], "default": 0, "live": draw(st.booleans()), "memory": True},
+        "flag": {"bool": True, "default": False},
+        "mode": {
+            "choices": ["u", "v", "w"],
+            "default": "u",
+            "when": draw(st.sampled_from(["flag", "n > 0", "not flag"])),
+        },
+        "m": {"powers_of_two": [1, draw(st.sampled_from([2, 8]))], "default": 1, "memory": draw(st.booleans())},
+    }
+    rules = draw(st.sampled_from([[], [{"forbid": "n > 2 and flag"}], [{"forbid": "m + n > 5"}, {"forbid": "m == 4"}]]))
+    kind = draw(st.sampled_from(list(FailureKind)))
+    share = draw(st.sampled_from([0, 2, 5]))
+
+    def outcome(config):
+        chance = random.Random(config_key(config))
+        return kind if chance.randrange(6) < share else chance.uniform(1, 10)
+
+    return parameters, rules, draw(st.integers(1, 25)), draw(st.sampled_from(["tpe", "random"])), outcome
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(drawn=studies(), seed=st.integers(0, 99))
+def test_a_run_is_legal_distinct_within_budget_and_the_same_when_resumed(study, run_study, drawn, seed):
+    parameters, rules, budget, strategy, outcome = drawn
+    spec = study(parameters, rules=rules, budget={"trials": budget}, strategy=strategy, seed=seed)
+    space = Space(spec)
+    trials = run_study(spec, outcome)
+    assert trials[0].config == spec.baseline
+    assert [trial.origin for trial in trials] == [Origin.BASELINE] + [Origin.SAMPLER] * (len(trials) - 1)
+    assert all(trial.config in space for trial in trials)
+    assert len({config_key(trial.config) for trial in trials}) == len(trials) <= budget
+    assert run_study(spec, outcome, kept=trials[: len(trials) // 2]) == trials
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random"])
+def test_a_space_within_the_budget_is_covered_exactly_once(study, run_study, strategy):
+    spec = study(SMALL, rules=[{"forbid": "batch == 8 and threads == 2"}], budget={"trials": 100}, strategy=strategy)
+    trials = run_study(spec, lambda config: float(config["batch"]))
+    assert sorted(config_key(t.config) for t in trials) == sorted(map(config_key, Space(spec).configs))
+
+
+def test_exhaustive_search_reloads_as_seldom_as_can_be(study, run_study):
+    spec = study(SMALL, budget={"trials": 100})
+    trials = run_study(spec, lambda config: 1.0)
+    settings_of_reload = [config_key({**trial.config, "batch": None}) for trial in trials]
+    changes = sum(a != b for a, b in zip(settings_of_reload, settings_of_reload[1:], strict=False))
+    assert changes == len(set(settings_of_reload)) - 1
+    assert [trial.config["batch"] for trial in trials[:4]] == [2, 1, 4, 8]  # the live parameter of the baseline first
+
+
+def test_what_needs_more_than_what_ran_out_of_memory_is_never_tried(study, run_study):
+    spec = study(SMALL, budget={"trials": 100})
+
+    def fits(config):
+        return 1.0 if config["batch"] * config["threads"] < 4 else FailureKind.OUT_OF_MEMORY
+
+    trials = run_study(spec, fits)
+    failed = [t.config for t in trials if t.verdict is None]
+    assert not [
+        (a, b) for a in failed for b in failed if b["batch"] > a["batch"] and {**a, "batch": 0} == {**b, "batch": 0}
+        and failed.index(a) < failed.index(b)
+    ]  # fmt: skip
+
+
+def test_the_opening_moves_one_parameter_at_a_time(study, run_study):
+    spec = study(SERVING, budget={"trials": 30})
+    opening = run_study(study(SERVING, budget={"trials": 30}), landscape(1)[1])[1:8]
+    changed = [{n: v for n, v in trial.config.items() if v != spec.baseline[n]} for trial in opening]
+    assert changed == [
+        {"batch": 16}, {"batch": 128}, {"threads": 1}, {"workers": 1}, {"dtype": "b"}, {"attention": "y"}, {"compile": True},
+    ]  # fmt: skip
+
+
+def test_the_opening_takes_no_more_than_a_third(study, run_study):
+    spec = study({f"p{i}": {"bool": True, "default": False} for i in range(16)}, budget={"trials": 12})
+    alone = [sum(trial.config.values()) == 1 for trial in run_study(spec, lambda config: 1.0 + sum(config.values()))]
+    assert all(alone[1:5])
+    assert sum(alone) < 9
+
+
+def test_nothing_is_left_when_everything_else_is_ruled_out(study, run_study):
+    spec = study({"n": {"int": [1, 9], "default": 1, "memory": True}}, budget={"trials": 100})
+    assert len(run_study(spec, lambda _: FailureKind.OUT_OF_MEMORY)) == 1
+
+
+def test_a_space_too_large_to_list_is_searched_too(study, run_study):
+    parameters = {f"p{i}": {"int": [0, 9], "default": 0} for i in range(12)}
+    spec = study(parameters, rules=[{"forbid": "p0 > 4 and p1 > 4"}], budget={"trials": 30})
+    trials = run_study(spec, lambda config: 1.0 + sum(config.values()))
+    space = Space(spec)
+    assert len({config_key(trial.config) for trial in trials}) == 30
+    assert all(trial.config in space for trial in trials)
+    assert best_trial(spec, trials).verdict.objectives["throughput_steps_per_s"] > 55
+
+
+@pytest.mark.slow
+def test_tpe_beats_random_on_a_separable_landscape(study, run_study):
+    wins = 0
+    for seed in range(20):
+        true, measured = landscape(seed)
+        found = {}
+        for strategy in ("tpe", "random"):
+            spec = study(SERVING, budget={"trials": 25}, strategy=strategy, seed=seed)
+            found[strategy] = true(best_trial(spec, run_study(spec, measured)).config)
+        wins += found["tpe"] > found["random"]
+    assert wins >= 15
+
+
+def test_failing_configurations_are_not_proposed_again_and_again(study, run_study):
+    """40 % of the space fails; a search that forgot would fail in 40 % of its trials or more."""
+    true, _ = landscape(3)
+
+    def fragile(config):  # the failing values would be the best
+        fails = config["dtype"] == "c" or (config["attention"] == "w" and config["threads"] > 1)
+        return FailureKind.CRASHED if fails else true(config)
+
+    later = []
+    for seed in range(4):
+        spec = study(SERVING, budget={"trials": 36}, seed=seed)
+        share = sum(fragile(c) is FailureKind.CRASHED for c in Space(spec).configs[::7]) / len(Space(spec).configs[::7])
+        assert 0.4 < share < 0.6
+        later += run_study(spec, fragile)[12:]
+    assert sum(trial.verdict is None for trial in later) < 0.2 * len(later)
+
+
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_the_best_trial_is_feasible_finite_and_the_earliest_of_equals(study, try_out, run_study, goal):
+    spec = study(SMALL, objectives=[{goal: "latency_mean_s"}], budget={"trials": 6})
+    values = iter([5.0, math.nan, FailureKind.CRASHED, 1.0, 9.0, 1.0])
+    trials = run_study(spec, lambda _: next(values))
+    assert best_trial(spec, trials).number == (4 if goal == "maximize" else 3)
+    assert best_trial(spec, []) is None
+    assert best_trial(spec, trials[1:3]) is None
+
+
+def test_a_broken_limit_is_never_the_best(study, run_study):
+    import dataclasses
+
+    spec = study(SMALL, budget={"trials": 6})
+    trials = run_study(spec, lambda config: float(config["batch"]))
+    broken = [
+        dataclasses.replace(
+            t, verdict=dataclasses.replace(t.verdict, violations={"l": 0.1 if t.config["batch"] == 8 else 0.0})
+        )
+        for t in trials
+    ]
+    assert best_trial(spec, trials).config["batch"] == 8
+    assert best_trial(spec, broken).config["batch"] == 4
+    assert propose(study(SMALL, budget={"trials": 30}), Space(spec), broken) is not None
+
+
+def test_the_search_works_while_nothing_but_failures_is_known(study, run_study):
+    spec = study(SERVING, budget={"trials": 20})
+    trials = run_study(spec, lambda _: FailureKind.CRASHED)
+    assert len({config_key(trial.config) for trial in trials}) == 20
+
+
+def test_an_objective_that_is_zero_does_no_harm(study, run_study):
+    spec = study(SERVING, objectives=[{"minimize": "output_kl_nats"}], budget={"trials": 16})
+    assert len(run_study(spec, lambda config: float(config["workers"] % 2))) == 16
+
+
+def test_a_proposal_is_quick(study, run_study):
+    """Loosely: the benchmark has the number. A search must not cost as much as what it searches."""
+    spec = study(SERVING, budget={"trials": 200})
+    space, trials = Space(spec), run_study(study(SERVING, budget={"trials": 60}), landscape(1)[1])
+    began = time.process_time()
+    for seed in range(4):
+        propose(study(SERVING, budget={"trials": 200}, seed=seed), space, trials)
+    assert (time.process_time() - began) / 4 < 1.0
+
+
+def test_the_search_never_imports_torch_and_optuna_only_when_it_suggests():
+    code = (
+        "import sys; import autotuner.adjust.adjuster\n"
+        "assert 'optuna' not in sys.modules\n"
+        "import autotuner.adjust.optuna_search as door\n"
+        "with door._quiet(): door._sampler(1)\n"
+        "assert 'optuna' in sys.modules and 'torch' not in sys.modules and 'scipy.stats' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_optuna_is_silent(study, run_study, capfd, recwarn):
+    run_study(study(SERVING, budget={"trials": 14}), landscape(1)[1])
+    assert capfd.readouterr() == ("", "")
+    assert len(recwarn) == 0

@@ -1,0 +1,120 @@
+"""What every command owes before it does anything: help at once, one line for a mistake, quiet when nobody reads."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from autotuner.cli.main import app
+
+HEAVY = ("torch", "transformers", "optuna", "sqlalchemy", "scipy", "numpy", "pydantic", "rich")
+COMMANDS = ("study start", "study resume", "study verify", "study list", "study show", "study compare", "study delete",
+            "space check", "export")  # fmt: skip
+
+
+PROGRAM = "from autotuner.cli.main import app; app()"
+
+
+def autotune(*words):
+    return CliRunner().invoke(app, words)
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom autotuner.cli.main import app\n"
+        f"try: app()\nfinally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+
+
+def test_help_is_quick():
+    """0.15 s over an empty Python is the promise (0.10 s seen); three times that is the bound on a busy machine."""
+    empty_s, help_s = [], []
+    for _ in range(7):
+        for arguments, found in ((["pass"], empty_s), ([PROGRAM, "--help"], help_s)):
+            began_s = time.perf_counter()
+            subprocess.run([sys.executable, "-c", *arguments], stdout=subprocess.DEVNULL, check=True, timeout=60)
+            found.append(time.perf_counter() - began_s)
+    assert statistics.median(help_s) - statistics.median(empty_s) < 0.45
+
+
+def test_alone_a_group_shows_its_help():
+    for words in ([], ["study"], ["space"]):
+        done = autotune(*words)
+        assert done.exit_code == 0
+        assert done.stdout.count("Usage: ") == 1
+        assert "Commands:" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_within_80_columns(command):
+    done = autotune(*command.split(), "--help")
+    assert done.exit_code == 0
+    assert "--json" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_what_does_not_exist_yet_is_not_shown():
+    text = autotune("--help").stdout + autotune("study", "--help").stdout
+    for later in ("daemon", "profile", "load", "bench", "dashboard", "doctor", "report"):
+        assert f"  {later}" not in text
+
+
+def test_version():
+    assert autotune("--version").stdout.startswith("autotune ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["study", "stat"], "'start'"),
+        (["study", "show"], "missing argument 'NAME'"),
+        (["study", "list", "--nope"], "no such option: --nope"),
+        (["study", "show", "x", "--trials", "many"], "'--trials': Input should be a valid integer"),
+        (["export", "x"], "export needs a study and a target"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words, says):
+    done = autotune(*words)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+    assert " — " in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_json_gets_its_error_as_an_object():
+    done = autotune("study", "list", "--nope", "--json")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout).keys() == {"error", "hint", "exit_code"}
+    assert json.loads(done.stdout)["exit_code"] == 2
+    assert done.stderr.startswith("error: ")
+
+
+def test_a_closed_pipe_is_quiet():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "study", "--help"], stdout=nobody, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+def test_a_terminal_without_unicode_still_gets_its_error():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "study", "show"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: missing argument" in done.stderr

@@ -1,0 +1,185 @@
+"""The recorder on workloads with known truth: what is measured, when it stops, and what becomes of failures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from autotuner.errors import InvalidConfigError, UnsupportedError
+from autotuner.metrics import median, value_of
+from autotuner.monitor import recorder
+from autotuner.monitor.recorder import NotFiniteError, Recorder, classify
+from autotuner.plugins import Job, Probe, ProbeReader, Step, Workload
+from autotuner.testing.replay import Replay
+from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol, Metrics
+
+QUICK = MeasurementProtocol(
+    block_s=0.01, warmup_min_s=0.02, warmup_max_s=0.5, min_measure_s=0.05, max_measure_s=0.5, contended_retries=0
+)
+
+
+def job(workload: Workload | None = None, protocol: MeasurementProtocol = QUICK, **more: Any) -> Job:
+    return Job(workload or Replay(step_s="0.002 * size", tokens="10"), {"size": 1}, protocol, **more)
+
+
+def measure(what: Job) -> Measurement:
+    with Recorder() as opened:
+        outcome = opened.measure(what)
+    assert isinstance(outcome, Measurement), outcome
+    return outcome
+
+
+class Growing(Workload):
+    """Gets faster with every step, like a clock that ramps up."""
+
+    kind: Literal["growing"] = "growing"
+    steps: ClassVar[list[int]] = []
+
+    @contextmanager
+    def open(self, config: Any, device: str) -> Iterator[Any]:
+        self.steps.clear()
+        yield self
+
+    def step(self, config: Any) -> Step:
+        import time
+
+        self.steps.append(1)
+        time.sleep(max(0.002, 0.04 - 0.002 * len(self.steps)))
+        return Step(work={"samples": 1})
+
+    def outputs(self, config: Any, reference: Any) -> dict[str, Any]:
+        return {}
+
+
+class Disturbed(Probe):
+    """Reports contention in its first windows."""
+
+    kind: Literal["disturbed"] = "disturbed"
+    windows: int
+
+    @contextmanager
+    def open(self, device: str) -> Iterator[ProbeReader]:
+        yield DisturbedReader(self.windows)
+
+
+class DisturbedReader:
+    def __init__(self, windows: int) -> None:
+        self._reads, self._windows = 0, windows
+
+    def read(self) -> Metrics:
+        self._reads += 1  # each window reads twice: before and after
+        disturbed = self._reads <= 2 * self._windows
+        return {"cpu_steal_ratio": 0.5 if disturbed else 0.0}
+
+
+def test_rate_latency_and_work_agree() -> None:
+    seen = measure(job())
+    rate = value_of("throughput_tokens_per_s", seen.samples)
+    step_s = median(seen.samples["block_step_s"])
+    assert rate == pytest.approx(10 / step_s, rel=0.05)
+    assert min(seen.samples["latency_s"]) >= 0.002
+    assert len(seen.samples["block_step_s"]) == len(seen.samples["throughput_tokens_per_s"]) >= 5
+
+
+def test_blocks_are_long_enough_and_single_steps_are_not_evidence() -> None:
+    seen = measure(job())
+    steps, blocks = len(seen.samples["latency_s"]), len(seen.samples["block_step_s"])
+    assert steps >= 3 * blocks
+
+
+def test_first_step_counts_as_setup_not_as_warm_up() -> None:
+    seen = measure(job(Replay(step_s="0.05", open_s=0.1), replace(QUICK, warmup_min_steps=1)))
+    assert seen.setup_s >= 0.15
+
+
+def test_warm_up_lasts_until_the_slope_is_gone() -> None:
+    seen = measure(job(Growing(), replace(QUICK, warmup_max_s=5)))
+    assert median(seen.samples["latency_s"]) < 0.015, "most of the ramp from 40 ms to 2 ms must lie in the warm-up"
+
+
+def test_warm_up_is_capped() -> None:
+    seen = measure(job(Growing(), replace(QUICK, warmup_max_s=0.1)))
+    assert seen.warmup_s < 0.3
+
+
+def test_second_window_of_a_warm_workload_warms_up_one_step() -> None:
+    with Recorder() as opened:
+        first, second = opened.measure(job()), opened.measure(job())
+    assert isinstance(first, Measurement)
+    assert isinstance(second, Measurement)
+    assert second.reused
+    assert second.setup_s < 0.001
+    assert second.warmup_s < first.warmup_s / 2
+
+
+def test_live_change_warms_up_again() -> None:
+    with Recorder() as opened:
+        opened.measure(job())
+        changed = opened.measure(replace(job(), config={"size": 3}))
+    assert isinstance(changed, Measurement)
+    assert changed.reused
+    assert changed.warmup_s >= QUICK.warmup_min_s
+
+
+def test_stops_at_precision_or_at_the_limit() -> None:
+    assert measure(job(protocol=replace(QUICK, precision_ratio=10.0))).reason == "precision"
+    assert measure(job(protocol=replace(QUICK, precision_ratio=1e-9, max_measure_s=0.06))).reason == "max_measure_s"
+
+
+def test_contended_window_is_measured_again() -> None:
+    seen = measure(job(protocol=replace(QUICK, contended_retries=1), probes=(Disturbed(windows=1),)))
+    assert not seen.contended
+
+
+def test_contention_that_stays_is_marked_with_its_reason() -> None:
+    seen = measure(job(protocol=replace(QUICK, contended_retries=1), probes=(Disturbed(windows=9),)))
+    assert seen.contended
+    assert seen.reason not in ("", "precision", "plateau", "max_measure_s")
+
+
+def test_baseline_leaves_a_reference_and_others_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "reference.npz"
+    baseline = measure(job(reference_path=path, writes_reference=True))
+    assert baseline.samples["output_identical"] == (1.0,)
+    off = measure(job(Replay(step_s="0.001", output_error="0.01"), reference_path=path))
+    assert off.samples["output_identical"] == (0.0,)
+    assert off.samples["output_error_ratio"][0] == pytest.approx(0.01)
+
+
+def test_not_finite_outputs_are_a_failure(tmp_path: Path) -> None:
+    broken = Replay(step_s="0.001", fault={"not_finite": "True"})
+    with Recorder() as opened:
+        outcome = opened.measure(job(broken, reference_path=tmp_path / "r.npz", writes_reference=True))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is FailureKind.NOT_FINITE
+    assert not (tmp_path / "r.npz").exists()
+
+
+def test_interrupt_is_not_a_failure_of_the_workload(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder.Recorder, "_measure", interrupt)
+    with Recorder() as opened, pytest.raises(KeyboardInterrupt):
+        opened.measure(job())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), FailureKind.OUT_OF_MEMORY),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), FailureKind.OUT_OF_MEMORY),
+        (NotFiniteError("loss is nan"), FailureKind.NOT_FINITE),
+        (UnsupportedError("no kernel"), FailureKind.UNSUPPORTED),
+        (NotImplementedError("later"), FailureKind.UNSUPPORTED),
+        (InvalidConfigError("no"), FailureKind.INVALID_CONFIG),
+        (KeyError("x"), FailureKind.CRASHED),
+        (SystemExit(1), FailureKind.CRASHED),
+    ],
+)
+def test_classify(error: BaseException, kind: FailureKind) -> None:
+    assert classify(error) is kind
