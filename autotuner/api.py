@@ -260,9 +260,7 @@ def _free_name(record: Record, name: str) -> str:
 
 
 @contextmanager
-def _running(
-    record: Record, study: Study, spec: StudySpec, listener: Listener
-) -> Iterator[tuple[WorkerPool, Jobs]]:
+def _running(record: Record, study: Study, spec: StudySpec, listener: Listener) -> Iterator[tuple[WorkerPool, Jobs]]:
     """Everything that a running study holds: its lock, its device, its workers, its telemetry."""
     folder = record.folder(study.name)
     with ExitStack() as stack:

@@ -183,7 +183,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{options.studies} studies a cell; {machine}; pair noise {PAIR_SD:.0%}, true gain {GAIN - 1:.0%}")
-    print(f"{'':28}{'':20}{'launch':8}{'twin':>8}{'5 % gain':>10}{'in <= 12':>10}{'interval':>10}{'bias':>9}{'pairs':>7}")
+    print(
+        f"{'':28}{'':20}{'launch':8}{'twin':>8}{'5 % gain':>10}{'in <= 12':>10}{'interval':>10}{'bias':>9}{'pairs':>7}"
+    )
     print(f"{'rule':28}{'noise':20}{'effects':8}{'BETTER':>8}{'BETTER':>10}{'pairs':>10}{'covers':>10}{'':>9}{'':>7}")
     cells = list(product(RULES, NOISES, (0.0, LAUNCH_SD)))
     with ProcessPoolExecutor() as workers:

@@ -134,9 +134,7 @@ class SimulatedPool:
         duration_s = min(1.0, job.protocol.max_measure_s)
         self.clock_s += setup_s + duration_s
         factor = math.exp(next(self.noise) + self.standing[job.launch])
-        samples = {
-            name: (value * factor ** self.noisy.get(name, 0),) for name, value in self.truth(job.config).items()
-        }
+        samples = {name: (value * factor ** self.noisy.get(name, 0),) for name, value in self.truth(job.config).items()}
         return Measurement(
             samples={**samples, "setup_s": (setup_s,)},
             setup_s=setup_s,

@@ -41,6 +41,7 @@ class Spec(SimpleNamespace):
     """As much of a study's specification as the record looks at."""
 
     def dump(self) -> dict[str, Any]:
+        """What `StudySpec.dump` would give."""
         return {"name": "bench", "parameters": {f"p{i}": {"int": [1, 64], "default": 1} for i in range(12)}}
 
 
@@ -49,7 +50,8 @@ def make_trial(number: int) -> Trial:
     config = {f"p{i}": (number * (i + 7)) % 64 for i in range(12)}
     if number % 10 == 9:
         return Trial(number, config, Origin.SAMPLER, Failure(FailureKind.OUT_OF_MEMORY, "out of memory", "log"), None)
-    samples = {name: tuple((number * 31 + i) ** 0.5 for i in range(60)) for name in ("throughput", "block_s", "wait_s")}
+    series = enumerate(("throughput_tokens_per_s", "block_s", "wait_s"), start=31)
+    samples = {name: tuple((number * step + i) ** 0.5 for i in range(60)) for step, name in series}
     measurement = Measurement(
         samples, 1.5, 0.5, 3.0, {f"signal_{i}": i / 7 for i in range(10)}, ENVIRONMENT, datetime.now(UTC)
     )

@@ -18,7 +18,7 @@ __all__ = ["Proposal", "best_trial", "propose"]
 
 _OPENING_SHARE = 1 / 3  # of the budget: most trials that move one parameter of the baseline alone
 _LOCAL_EVERY = 4  # each fourth proposal is a step from the best
-_MOST_FORECASTS = 2_000  # configurations that the surrogate looks at
+_SUGGESTIONS = 5  # of TPE's, of which the surrogate takes one
 _OPTIMISM = 1.0  # standard deviations added to a forecast
 
 
@@ -67,7 +67,7 @@ def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal 
     if not len(turn.rows):
         return None
     if spec.strategy == "random":
-        return _pick(turn, turn.rows, "at random")
+        return _proposal(turn, turn.rows[turn.rng.randrange(len(turn.rows))].tolist(), "at random")
     if space.rows is not None and len(turn.rows) <= turn.remaining:
         return _exhaust(turn)
     return _open(turn) or _step(turn) or _explore(turn)
@@ -132,9 +132,15 @@ def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:
 
 
 def _explore(turn: _Turn) -> Proposal:
-    """The configuration nearest to what TPE suggests."""
-    wanted = suggest(turn.space, turn.trials, seed=turn.rng.randrange(2**32))
-    return _pick(turn, turn.rows, "a region where the good trials are dense", -turn.space.distances(turn.rows, wanted))
+    """The most promising of the configurations nearest to what TPE suggests."""
+    wanted = suggest(turn.space, turn.trials, turn.rng.randrange(2**32), _SUGGESTIONS)
+    near = turn.space.matrix(dict.fromkeys(_nearest(turn, row) for row in wanted))
+    return _pick(turn, near, "among good trials and unlike bad ones", _promise(turn, near))
+
+
+def _nearest(turn: _Turn, row: Row) -> Row:
+    """The nearest configuration that is worth trying; of equals one without a reload, then by lot."""
+    return tuple(_choose(turn, turn.rows, -turn.space.distances(turn.rows, row)))
 
 
 def _promise(turn: _Turn, rows: Rows) -> Floats:
@@ -147,13 +153,17 @@ def _promise(turn: _Turn, rows: Rows) -> Floats:
     return expected.mean + _OPTIMISM * expected.deviation
 
 
-def _pick(turn: _Turn, rows: Rows, reason: str, merit: Floats | None = None) -> Proposal:
+def _pick(turn: _Turn, rows: Rows, reason: str, merit: Floats) -> Proposal:
+    return _proposal(turn, _choose(turn, rows, merit), reason)
+
+
+def _choose(turn: _Turn, rows: Rows, merit: Floats) -> list[int]:
     """One of the rows with the largest merit; among equals one without a reload, then by lot."""
-    if merit is not None:
-        rows = rows[merit >= merit.max() - 1e-9]
-        reloads = _reloads(turn, rows)
-        rows = rows[reloads == reloads.min()]
-    return _proposal(turn, rows[turn.rng.randrange(len(rows))].tolist(), reason)
+    equals = rows[merit >= merit.max() - 1e-9]
+    reloads = _reloads(turn, equals)
+    equals = equals[reloads == reloads.min()]
+    chosen: list[int] = equals[turn.rng.randrange(len(equals))].tolist()
+    return chosen
 
 
 def _reloads(turn: _Turn, rows: Rows) -> Floats:

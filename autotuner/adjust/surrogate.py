@@ -1,11 +1,12 @@
 """A small Gaussian process over value indices: what the measured configurations say of their neighbours.
 
-The kernel is half additive (a value that helped alone is expected to help in company) and half joint (what was seen
-of a configuration tells most of those like it), with fixed scales: at 10 to 100 observations there is nothing to
+The kernel is mostly additive (a value that helped alone is expected to help in company) and partly joint (what was
+seen of a configuration tells most of those like it), with fixed scales: at 10 to 100 observations there is nothing to
 fit them on. Rasmussen & Williams, Gaussian Processes for Machine Learning, algorithm 2.1; the additive kernel is
 Duvenaud et al., Additive Gaussian Processes, NeurIPS 2011.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from autotuner.adjust.space import Floats, Rows, Space
 
 _NOISE_RATIO = 0.02  # variance of what a configuration does beyond the model, and of the measurement
-_REACH = 0.35  # of a parameter's range: the distance over which ordered values resemble each other
-_UNLIKE = 0.2  # resemblance of two different categorical values
+_ADDITIVE_SHARE = 0.8  # of the variance
+_REACH = 0.5  # of a parameter's range: the distance over which ordered values resemble each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,14 @@ def _kernel(space: Space, a: Rows, b: Rows) -> Floats:
         alike = _resemblance(space.sizes[i], space.ordered[i])[a[:, i][:, None], b[:, i][None, :]]
         total += alike
         joint *= alike
-    return np.asarray(0.5 * total / max(1, len(free)) + 0.5 * (joint if free else 0.0), dtype=np.float64)
+    additive = total / max(1, len(free))
+    return np.asarray(_ADDITIVE_SHARE * additive + (1 - _ADDITIVE_SHARE) * joint, dtype=np.float64)
 
 
 def _resemblance(size: int, ordered: bool) -> Floats:
-    """Resemblance of the values of one parameter [size, size]."""
+    """Resemblance of the values of one parameter [size, size]: Matérn 3/2 over the index, or equality."""
     if not ordered:
-        return np.where(np.eye(size, dtype=np.bool_), 1.0, _UNLIKE)
+        return np.eye(size)
     index = np.arange(size)
-    return np.asarray(np.exp(-np.abs(index[:, None] - index[None, :]) / (_REACH * max(1, size - 1))))
+    steps = math.sqrt(3) * np.abs(index[:, None] - index[None, :]) / (_REACH * max(1, size - 1))
+    return np.asarray((1 + steps) * np.exp(-steps), dtype=np.float64)

@@ -1,7 +1,8 @@
 """What binds a configuration, as far as it can be said without a profiler. Unknown is better than wrong.
 
 Two rules so far: a trial next to a failed one is bound by memory; a step whose time hardly grows with the batch is
-bound by what every step pays anyway, the launches of its kernels. The second is the fit t(b) = a + c b.
+bound by what every step pays anyway: launching kernels, or Python. The second is the fit t(b) = a + c b; it cannot tell
+launches from reading the weights once a step, which a profile could.
 """
 
 from collections.abc import Mapping, Sequence

@@ -75,4 +75,6 @@ class CappedLog:
             with path.open(mode) as file:
                 file.write(data)
         except OSError as error:
-            raise MachineError(f"cannot write {path}: {error.strerror}", "free some space or choose another --db") from None
+            raise MachineError(
+                f"cannot write {path}: {error.strerror}", "free some space or choose another --db"
+            ) from None

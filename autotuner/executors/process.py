@@ -39,7 +39,9 @@ class ProcessExecutor(Executor):
     """Each launch a process tree of its own on this machine."""
 
     kind: Literal["process"] = "process"
-    memory_limit_bytes: int | None = Field(None, gt=0, description="Host memory of a worker; default 90 % of what is free.")
+    memory_limit_bytes: int | None = Field(
+        None, gt=0, description="Host memory of a worker; default 90 % of what is free."
+    )
     output_limit_bytes: int = Field(2**20, gt=0, description="Output kept of a worker: its beginning and its end.")
 
     @contextmanager
@@ -243,7 +245,9 @@ class ProcessPool:
                 if now_s > next_watch_s:
                     next_watch_s = now_s + WATCH_PERIOD_S
                     if (used := tree_rss_bytes(worker.pid)) > self._memory_limit_bytes:
-                        text = f"{used / 2**30:.1f} GiB of host memory, limit {self._memory_limit_bytes / 2**30:.1f} GiB"
+                        text = (
+                            f"{used / 2**30:.1f} GiB of host memory, limit {self._memory_limit_bytes / 2**30:.1f} GiB"
+                        )
                         return Failure(FailureKind.OUT_OF_MEMORY, text)
 
     def _answer(self, worker: Worker, kills_before: int) -> Outcome:

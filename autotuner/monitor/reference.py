@@ -11,7 +11,12 @@ from typing import Any
 # Tolerance of a reordered computation by the number format it runs in: a small multiple of the format's rounding,
 # since errors of a deep network add up like a random walk (compare torch.testing's defaults, 1.3e-6, 1e-3, 1.6e-2).
 TOLERANCE_RATIO: Mapping[str, float] = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
-ROUNDOFF_RATIO: Mapping[str, float] = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+ROUNDOFF_RATIO: Mapping[str, float] = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
 
 
 def save(path: Path, outputs: Mapping[str, Any]) -> None:

@@ -54,6 +54,6 @@ def _cells(row: Row) -> list[Text]:
         Text(f"{row.created_at:%Y-%m-%d}"),
         Text(f"{row.trials:,}"),
         verdict,
-        Text(factor(ratio) if row.decision else ""),
+        Text(factor(ratio) if row.decision not in (None, Decision.INVALID) else ""),
         Text(row.metric),
     ]

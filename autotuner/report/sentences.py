@@ -42,6 +42,8 @@ def conclude(verification: Verification) -> str:
 
 
 def _why_invalid(verification: Verification) -> str:
+    if not verification.pairs:
+        return "Nothing could be verified; keep the baseline."
     if verification.equivalence is not None and not verification.equivalence.kept:
         return "The outputs are not the baseline's; keep the baseline."
     if any(not excess <= 0 for excess in verification.violations.values()):

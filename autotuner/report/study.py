@@ -12,7 +12,17 @@ from rich.text import Text
 from autotuner.report import sentences
 from autotuner.report.json_lines import plain, trial_json
 from autotuner.report.terminal import COLORS, columns, evidence, facts, study_table
-from autotuner.report.text import bounds, changes, count_failures, describe, factor, plural, print_value, value_of
+from autotuner.report.text import (
+    bounds,
+    changes,
+    count_failures,
+    describe,
+    factor,
+    one_line,
+    plural,
+    print_value,
+    value_of,
+)
 from autotuner.types import Config, Trial, Verification
 
 
@@ -74,7 +84,8 @@ def _verdict(study: Portrait) -> list[RenderableType]:
     if found is None:
         return ["", Text("not verified yet", style="dim")]
     sentence = Text.assemble((str(found.decision), COLORS[found.decision]), "  ", sentences.conclude(found))
-    return ["", sentence, "", evidence(found)]
+    proof = ["", evidence(found)] if found.pairs else []
+    return ["", sentence, *proof, "", facts([("why", one_line(found.reason))])]
 
 
 def _trials(study: Portrait) -> list[RenderableType]:
@@ -136,7 +147,7 @@ def _describe(study: Portrait) -> tuple[str, ...]:
         print_value(study.metric, study.baseline_value),
         print_value(study.metric, value_of(study.best[0], study.metric) if study.best else math.nan),
         str(verification.decision) if verification else "not verified",
-        factor(verification.gain_ratio) if verification else "-",
+        factor(verification.gain_ratio) if verification and verification.pairs else "-",
         (bounds(verification.gain_interval) or "-") if verification else "-",
         sentences.outputs_sentence(verification) if verification else "-",
         changed,

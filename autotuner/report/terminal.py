@@ -42,8 +42,10 @@ COLORS: Mapping[Decision, str] = {
 def show(renderable: RenderableType, stream: TextIO | None = None) -> None:
     """Print to `stream` (default: stdout), in colour only on a terminal, and never wider than 80 columns."""
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    # a pipe has no width: rich would take COLUMNS, and a log must not depend on who started it
-    console.print(renderable, width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+    if console.is_terminal:
+        console.print(renderable, width=min(console.width, WIDTH))
+    else:  # a pipe has no width: a log must not depend on who started it
+        print(render(renderable), file=stream)
 
 
 def render(renderable: RenderableType, width: int = WIDTH) -> str:
@@ -112,7 +114,9 @@ def evidence(verification: Verification) -> RenderableType:
     changed = changes(verification.config, verification.baseline)
     if changed:
         rows.append(("changed", contributions(verification, changed)))
-    sides = [arms(verification), ""] if verification.metrics and verification.baseline_metrics else []
+    sides: list[RenderableType] = (
+        [arms(verification), ""] if verification.metrics and verification.baseline_metrics else []
+    )
     return Group(*sides, facts(rows))
 
 

@@ -99,11 +99,16 @@ def value_of(trial: Trial, metric: str) -> float:
 
 
 def violation(verdict: Verdict) -> str:
-    """The limit that is broken most, `breaks latency_p95_s <= 150 ms by 12 %`; empty when all are kept."""
+    """The limit that is broken most, `breaks latency_p95_s <= 150 ms by 12 %`; empty when all are kept.
+
+    What is no comparison, like the guard of the outputs, has no meaningful excess: `not kept: same outputs`.
+    """
     broken = {limit: excess for limit, excess in verdict.violations.items() if not excess <= 0}
     if not broken:
         return ""
     worst = max(broken, key=lambda limit: broken[limit])
+    if "<" not in worst and ">" not in worst:
+        return f"not kept: {worst}"
     by = f" by {percent(broken[worst], 0)}" if math.isfinite(broken[worst]) else ""
     return f"breaks {worst}{by}"
 

@@ -94,7 +94,9 @@ class Expression:
         return value
 
     def _given(self, names: Mapping[str, Value]) -> str:
-        return ", ".join(f"{name} = {names[name]!r}" for name in sorted(self.names)) or "these constants"
+        return (
+            ", ".join(f"{name} = {names[name]!r}" for name in sorted(self.names) if name in names) or "these constants"
+        )
 
 
 def _number(value: object) -> int | float:

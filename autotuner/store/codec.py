@@ -61,7 +61,7 @@ def content_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def finite_order(value: float | None) -> float | None:
+def orderable(value: float | None) -> float | None:
     """`value`, or None for NaN: databases disagree on how NaN sorts; infinities sort everywhere."""
     return None if value is None or math.isnan(value) else value
 

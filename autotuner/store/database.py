@@ -167,7 +167,7 @@ def _translate(database: Database, context: ExceptionContext) -> None:
     assert original is not None
     if database.path is None:
         summary = next(iter(str(original).splitlines()), type(original).__name__)
-        raise MachineError(f"{database.location}: {summary}") from original
+        raise MachineError(f"{database.location}: {summary}", "is the server up, and the URL right?") from original
     code = getattr(original, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     if code in _SQLITE_ERRORS:
         what, hint = _SQLITE_ERRORS[code]

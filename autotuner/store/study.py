@@ -133,7 +133,7 @@ class Study:
         """Append what a contest concluded."""
         row = {
             "decision": verification.decision,
-            "gain_ratio": codec.finite_order(verification.gain_ratio),
+            "gain_ratio": codec.orderable(verification.gain_ratio),
             "body": codec.encode(verification),
         }
         with self._appending() as connection:
@@ -234,7 +234,7 @@ def _row(trial: Trial, environments: Mapping[str, str]) -> dict[str, Any]:
         "failure_kind": outcome.kind if isinstance(outcome, Failure) else None,
         "contended": measured is not None and measured.contended,
         "feasible": verdict is not None and verdict.feasible,
-        "value": codec.finite_order(next(iter(verdict.objectives.values()), None)) if verdict else None,
+        "value": codec.orderable(next(iter(verdict.objectives.values()), None)) if verdict else None,
         "outcome": codec.encode_outcome(outcome),
         "verdict": codec.encode(verdict) if verdict else None,
     }

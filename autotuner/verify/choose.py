@@ -15,7 +15,8 @@ from autotuner.statistics import estimate_log_ratio
 from autotuner.types import FailureKind, Origin, Trial, config_key
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders
 
-# An early exit from the race costs at most a good finalist, never a false claim: 80 % confidence will do.
+# Dropping out of the race costs at most a good finalist, never a false claim: 80 % confidence will do, and each round
+# counts for itself, since two launches cannot tell how launches differ.
 _RACE_ALPHA = 0.2
 _NOISY_EXTRA = 2
 _NORMAL_95 = 1.96
@@ -154,10 +155,9 @@ class _Race:
     def drop_stragglers(self) -> None:
         """Take out who is clearly behind the leader."""
         leader = self._first()
-        launches = [seen.launch for seen in self._seen]
         for arm in [arm for arm in self.running if arm != leader]:
             behind = [self._log(seen, arm) - self._log(seen, leader) for seen in self._seen]
-            if estimate_log_ratio(behind, launches, _RACE_ALPHA).high < 0:
+            if estimate_log_ratio(behind, range(len(behind)), _RACE_ALPHA).high < 0:
                 del self.running[arm]
                 self._listener(Note(f"{self._bench.stage}: {arm} is clearly behind {leader} and is out"))
 

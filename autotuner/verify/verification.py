@@ -40,7 +40,12 @@ MAX_ATTEMPTS = 3  # candidates that are taken to the end when the ones before tu
 
 
 def verify(
-    spec: StudySpec, pool: WorkerPool, jobs: Jobs, trials: Sequence[Trial], left_s: Callable[[], float], listener: Listener
+    spec: StudySpec,
+    pool: WorkerPool,
+    jobs: Jobs,
+    trials: Sequence[Trial],
+    left_s: Callable[[], float],
+    listener: Listener,
 ) -> Verification:
     """Find out whether anything that the search tried is truly better than the baseline.
 
@@ -57,7 +62,7 @@ def verify(
     contended = [isinstance(t.outcome, Measurement) and t.outcome.contended for t in trials]
     noisy = sum(contended) > NOISY_SHARE * len(trials)
     candidates = finalists(trials, spec.objective, spec.budget.finalists, noisy)
-    verification = _nothing_better(spec, trials)
+    verification = _nothing_better(spec, trials, sum(contended))
     for attempt in range(min(MAX_ATTEMPTS, len(candidates))):
         verification = _verify_best(spec, pool, jobs, candidates, attempt, deadline, listener)
         if verification.equivalence is None or verification.equivalence.kept:
@@ -69,9 +74,7 @@ def verify(
     return replace(verification, duration_s=time.monotonic() - began_s)
 
 
-def confirm(
-    spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, listener: Listener
-) -> Verification:
+def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, listener: Listener) -> Verification:
     """Measure an earlier verification's candidate again, and say whether its claim holds."""
     began_s = time.monotonic()
     _ensure_reference(spec, pool, jobs, listener)
@@ -111,9 +114,10 @@ def _verify_best(
     leader = candidates[0]
     if len(candidates) > 1:
         listener(StageStarted("race", f"{len(candidates)} finalists against each other"))
+        racing = _share_of(deadline, RACE_SHARE)
         leader = race(
             pool, jobs.window, candidates, spec.objective,
-            seed=spec.seed + attempt, deadline=_share_of(deadline, RACE_SHARE), listener=listener, stage=f"race{attempt}",
+            seed=spec.seed + attempt, deadline=racing, listener=listener, stage=f"race{attempt}",
         ) or leader  # fmt: skip
     listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
     config, worth = contributions(
@@ -189,7 +193,8 @@ def _judge_limits(spec: StudySpec, result: ContestResult) -> tuple[Metrics, list
     """Excess of every limit, and what a reader must know about how it was judged."""
     if not result.pairs:
         return {}, []
-    judged = {limit.text: judge_limit(limit, result.candidate_samples, result.baseline_samples) for limit in spec.limits}
+    arms = result.candidate_samples, result.baseline_samples
+    judged = {limit.text: judge_limit(limit, *arms) for limit in spec.limits}
     remarks = [f"{text}: {judgement.reason}" for text, judgement in judged.items() if judgement.reason]
     return {text: judgement.excess for text, judgement in judged.items()}, remarks
 
@@ -220,7 +225,7 @@ def _is_reportable(name: str, samples: Mapping[str, Sequence[float]]) -> bool:
     return bool(raw)
 
 
-def _nothing_better(spec: StudySpec, trials: Sequence[Trial]) -> Verification:
+def _nothing_better(spec: StudySpec, trials: Sequence[Trial], contended: int) -> Verification:
     """The verdict when the search leaves nobody to verify."""
     failures = Counter(trial.outcome.kind for trial in trials if isinstance(trial.outcome, Failure))
     if len(trials) == failures.total():
@@ -231,6 +236,9 @@ def _nothing_better(spec: StudySpec, trials: Sequence[Trial]) -> Verification:
     if isinstance(first := trials[0].outcome, Failure):
         text = f"the baseline failed ({first.kind}: {first.message}), so there is nothing to compare with"
         return _verdict(spec, Decision.INVALID, text)
+    if contended > NOISY_SHARE * len(trials):
+        text = f"the machine was busy with something else during {contended} of {len(trials)} trials: nothing is known"
+        return _verdict(spec, Decision.AMBIGUOUS, text)
     return _same(spec, "nothing that was tried measured better than the baseline and kept the limits")
 
 

@@ -162,9 +162,10 @@ def test_a_study_that_only_fails_ends_with_one(file, db):
     assert "last log" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_terminated_study_is_resumed(file, db):
     program = "from autotuner.cli.main import app; app()"
-    words = ["study", "start", str(file), "--db", db, "--set", "budget.trials=8", "--set", "workload.open_s=0.5"]
+    words = ["study", "start", str(file), "--db", db, "--set", "budget.trials=5", "--set", "workload.open_s=0.2"]
     with subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True) as study:
         while not study.stderr.readline().startswith("trial 1"):
             assert study.poll() is None
@@ -175,7 +176,7 @@ def test_a_terminated_study_is_resumed(file, db):
     assert last.startswith("interrupted: ")
     assert f"autotune study resume sleeper --db {db}" in last
     body = output("study", "resume", "sleeper", "--db", db, "--json")
-    assert body["trials"] == 8
+    assert body["trials"] == 5
 
 
 def test_scripted_summary_is_what_a_record_gives(record):

@@ -83,15 +83,10 @@ def test_descendants_have_any_name_and_depth(tmp_path):
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         grandchild = int(child.stdout.readline())
         assert set(host.descendants()) == {child.pid, grandchild}
+        scanned = host._scanned_children()
+        assert (scanned(os.getpid()), scanned(child.pid)) == ([child.pid], [grandchild])
         os.kill(grandchild, 9)
     assert host.descendants() == ()
-
-
-@pytest.mark.skipif(not Path("/proc/self/task/self/children").exists(), reason="kernel without CONFIG_PROC_CHILDREN")
-def test_both_ways_to_find_children_agree():
-    with subprocess.Popen(["sleep", "60"]) as child:
-        assert host._listed_children(os.getpid()) == host._scanned_children()(os.getpid()) == [child.pid]
-        child.kill()
 
 
 def test_what_the_kernel_does_not_offer_is_absent(monkeypatch):

@@ -11,7 +11,7 @@ from autotuner.report.overview import overview_table
 from autotuner.report.space import space_table
 from autotuner.report.study import Portrait, compare_ground, compare_table, portrait_json, portrait_view
 from autotuner.report.terminal import render
-from autotuner.report.text import duration, factor, one_line, shorten
+from autotuner.report.text import duration, factor, one_line, shorten, violation
 from autotuner.types import Decision
 
 PORTRAIT = Portrait(
@@ -85,6 +85,12 @@ def test_an_empty_study_shows():
     empty = replace(PORTRAIT, count=0, failures={}, best=(), last=(), verifications=(), baseline_value=math.nan)
     assert "0 trials" in render(portrait_view(empty))
     assert portrait_json(empty)["baseline_value"] is None
+
+
+def test_the_guard_of_the_outputs_has_no_excess():
+    broken = script.measured(1, script.WINNER, 1.0).verdict
+    assert violation(replace(broken, violations={"same outputs": 1.0})) == "not kept: same outputs"
+    assert violation(replace(broken, violations={script.LIMIT: 0.1, "a <= 1": 0.2})) == "breaks a <= 1 by 20 %"
 
 
 def test_compare_names_different_ground():

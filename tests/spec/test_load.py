@@ -330,7 +330,7 @@ def is_study_or_plain_error(path: Path) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=5000)
+@settings(max_examples=150, deadline=5000, derandomize=True)
 @given(content=CONTENT)
 def test_any_file_is_a_study_or_a_plain_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -338,7 +338,7 @@ def test_any_file_is_a_study_or_a_plain_error(tmp_path_factory, content):
     assert is_study_or_plain_error(path)
 
 
-@settings(max_examples=200, deadline=5000)
+@settings(max_examples=200, deadline=5000, derandomize=True)
 @given(line=st.integers(0, len(GOOD.splitlines()) - 1), word=WORDS, key=st.booleans())
 def test_a_good_file_with_one_wrong_word_is_a_study_or_a_plain_error(tmp_path_factory, line, word, key):
     lines = GOOD.splitlines()

@@ -86,6 +86,12 @@ def test_a_time_without_zone_is_refused():
         codec.encode({"at": datetime(2026, 1, 1)})
 
 
+def test_nan_has_no_order_and_infinity_has():
+    assert codec.orderable(math.nan) is None
+    assert codec.orderable(None) is None
+    assert codec.orderable(math.inf) == math.inf
+
+
 def test_what_has_no_json_is_refused():
     with pytest.raises(TypeError, match="cannot be recorded"):
         codec.encode({"x": object()})

@@ -60,7 +60,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(small_disk, spec, tools):
         acknowledged, error = append_until_refused(study, tools)
         assert acknowledged > 10
         assert str(path) in error.message
-        assert "full" in str(error)
+        assert "cannot grow: the disk is full" in error.message
         assert study.trials() == [tools.trial(number) for number in range(acknowledged)]
         ballast.unlink()
         study.append_trial(tools.trial(acknowledged))
@@ -170,13 +170,21 @@ def test_a_url_that_cannot_be_meant(url, words):
 
 
 @pytest.mark.parametrize("keep_ratio", [0.01, 0.3, 0.6, 0.95])
-def test_a_truncated_file_is_damaged(path, spec, tools, keep_ratio):
+def test_a_truncated_file_is_damaged_at_opening(path, spec, tools, keep_ratio):
     fill(path, spec, tools)
     os.truncate(path, int(path.stat().st_size * keep_ratio))
-    with pytest.raises(MachineError, match="damaged") as caught:
-        read_all(path)
+    with pytest.raises(MachineError, match="damaged") as caught, open_record(str(path)):
+        pass
     assert str(path) in caught.value.message
     assert "\n" not in str(caught.value)
+
+
+def test_pages_of_zeros_are_damage_at_opening(path, spec, tools):
+    fill(path, spec, tools)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    with pytest.raises(MachineError, match="damaged"), open_record(str(path)):
+        pass
 
 
 def test_damage_points_at_the_newest_backup(path, spec, tools):
@@ -187,6 +195,18 @@ def test_damage_points_at_the_newest_backup(path, spec, tools):
     with pytest.raises(MachineError) as caught:
         read_all(path)
     assert str(copy) in caught.value.hint
+
+
+@pytest.mark.parametrize(("found", "put"), [
+    (b"CREATE TABLE event", b"CREATE TABL\xc6 event"),  # SQLite quotes it, and Python cannot decode the quotation
+    (b"CREATE TABLE event", b"CREATE TABLE evenx"),
+    (b"CREATE TABLE event", b"CREATE BABEL event"),
+])  # fmt: skip
+def test_a_broken_schema_is_damage(path, spec, tools, found, put):
+    fill(path, spec, tools)
+    path.write_bytes(path.read_bytes().replace(found, put))
+    with pytest.raises(MachineError, match="damaged"):
+        read_all(path)
 
 
 def complaint(path):

@@ -1,0 +1,279 @@
+"""Whole studies through the programming interface: real processes, a real record, a workload with known truth."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import autotuner
+from autotuner import api
+from autotuner.errors import UsageError
+from autotuner.events import Event, StageStarted, TrialEnded
+from autotuner.types import Decision, Failure, FailureKind, Measurement, Origin, config_key
+
+QUICK = """
+protocol: {block_s: 0.005, warmup_min_s: 0.01, warmup_max_s: 0.5, min_measure_s: 0.03, max_measure_s: 0.2, time_limit_s: 10}
+"""
+GAIN = """
+workload: {kind: replay, step_s: "0.004 + 0.001 * batch", tokens: "batch"}
+parameters:
+  batch: {powers_of_two: [1, 16], default: 1, live: true, memory: true}
+  mode: {choices: [a, b], default: a}
+objectives: [{maximize: throughput_tokens_per_s}]
+budget: {trials: 10}
+"""
+
+
+class Study:
+    """A folder with a study file in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.db = str(folder / "studies" / "autotune.db")
+        self.events: list[Event] = []
+
+    def write(self, text: str) -> Path:
+        path = self.folder / "s.yaml"
+        path.write_text(text + QUICK)
+        return path
+
+    def start(self, text: str, *overrides: str, **more: Any) -> api.StudySummary:
+        return api.start(self.write(text), overrides=overrides, db=self.db, listener=self.events.append, **more)
+
+    def trials(self, name: str = "s") -> list[Any]:
+        with api.load_study(name, self.db) as study:
+            return study.trials()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(tmp_path)
+
+
+def test_finds_and_verifies_the_better_configuration(study: Study) -> None:
+    summary = study.start(GAIN)
+    assert summary.decision is Decision.BETTER, summary.reason
+    verification = summary.verification
+    assert verification is not None
+    assert verification.config == {"batch": 16, "mode": "a"}, "mode changes nothing, so it stays as it is"
+    low, high = verification.gain_interval
+    assert low < 4.0 < high, "16 tokens in 20 ms against 1 in 5 ms"
+    assert len({pair.launch for pair in verification.pairs}) >= 3
+    assert verification.equivalence is not None
+    assert verification.equivalence.kept
+    assert [c.parameter for c in verification.contributions] == ["batch"]
+
+
+def test_record_holds_every_trial_with_its_raw_samples(study: Study) -> None:
+    study.start(GAIN)
+    trials = study.trials()
+    assert [trial.number for trial in trials] == list(range(10))
+    assert trials[0].origin is Origin.BASELINE
+    assert len({config_key(trial.config) for trial in trials}) == 10
+    for trial in trials:
+        assert isinstance(trial.outcome, Measurement)
+        assert len(trial.outcome.samples["throughput_tokens_per_s"]) >= 5
+        assert trial.outcome.environment["python"]
+    ended = [event.trial for event in study.events if isinstance(event, TrialEnded)]
+    assert ended == trials
+
+
+def test_nothing_to_gain_is_not_better(study: Study) -> None:
+    flat = GAIN.replace("0.004 + 0.001 * batch", "0.004 * batch")
+    summary = study.start(flat)
+    assert summary.decision in (Decision.SAME, Decision.AMBIGUOUS), summary.reason
+
+
+def test_limits_hold_back_the_fastest(study: Study) -> None:
+    summary = study.start(GAIN + "limits: [latency_p50_s <= 14 ms]\n")
+    assert summary.verification is not None
+    assert summary.verification.config["batch"] == 8, "16 takes 20 ms"
+
+
+def test_other_outputs_are_never_recommended(study: Study) -> None:
+    summary = study.start(GAIN.replace('tokens: "batch"', 'tokens: "batch", output_error: "0.5 if_batch"').replace(
+        '"0.5 if_batch"', '"(batch > 4) * 0.5"'))  # fmt: skip
+    assert summary.verification is not None
+    assert summary.verification.config["batch"] == 4
+    broken = [trial for trial in study.trials() if trial.verdict and not trial.verdict.feasible]
+    assert {trial.config["batch"] for trial in broken} == {8, 16}
+
+
+def test_failures_are_data_and_the_study_goes_on(study: Study) -> None:
+    faulty = GAIN.replace(
+        'tokens: "batch"', 'tokens: "batch", fault: {memory_error: "batch == 16", segfault: "mode == \'b\' and batch == 2"}'
+    )
+    summary = study.start(faulty)
+    assert summary.decision is Decision.BETTER
+    assert summary.failures["crashed"] == 1
+    assert summary.failures["out_of_memory"] >= 1
+    assert summary.verification is not None
+    assert summary.verification.config["batch"] == 8
+    assert (Path(summary.folder) / summary.last_log).is_file()
+
+
+def test_study_whose_every_trial_fails_says_why(study: Study) -> None:
+    summary = study.start(GAIN.replace('tokens: "batch"', 'tokens: "batch", fault: {error: "True"}'))
+    assert summary.decision is Decision.INVALID
+    assert "every trial failed" in summary.reason
+    assert "the workload is broken" in summary.reason
+    assert summary.trials == 4, "it does not try the whole space to learn that nothing works"
+    assert (Path(summary.folder) / summary.last_log).is_file()
+
+
+def test_failed_baseline_leaves_nothing_to_compare_with(study: Study) -> None:
+    summary = study.start(GAIN.replace('tokens: "batch"', 'tokens: "batch", fault: {error: "batch == 1"}'))
+    assert summary.decision is Decision.INVALID
+    assert "baseline failed" in summary.reason
+
+
+def test_same_name_again_gets_a_number_and_an_explicit_one_is_refused(study: Study) -> None:
+    assert study.start(GAIN, "budget.trials=1").name == "s"
+    assert study.start(GAIN, "budget.trials=1").name == "s-2"
+    with pytest.raises(UsageError, match="exists"):
+        study.start(GAIN, "budget.trials=1", name="s")
+
+
+def test_interrupted_study_resumes_where_it_stopped(study: Study) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.trial.number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.start(study.write(GAIN), db=study.db, listener=interrupt)
+    before = study.trials()
+    assert len(before) == 4
+    assert not psutil.Process().children(recursive=True)
+    summary = api.resume("s", db=study.db)
+    assert summary.decision is Decision.BETTER
+    assert study.trials()[:4] == before
+    with pytest.raises(UsageError, match="finished"):
+        api.resume("s", db=study.db)
+
+
+def test_resumed_study_proposes_what_an_uninterrupted_one_does(study: Study) -> None:
+    flat = GAIN.replace("0.004 + 0.001 * batch", "0.004").replace("trials: 10", "trials: 6")
+    study.start(flat, name="whole")
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.trial.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.start(study.write(flat), db=study.db, name="parts", listener=interrupt)
+    api.resume("parts", db=study.db)
+    opening = [trial.config for trial in study.trials("whole")][:3]
+    assert [trial.config for trial in study.trials("parts")][:3] == opening
+
+
+def test_verify_again_confirms_the_claim(study: Study) -> None:
+    study.start(GAIN)
+    study.events.clear()
+    again = api.verify("s", db=study.db, listener=study.events.append)
+    assert again.decision is Decision.BETTER
+    assert again.reason.startswith("confirmed: claimed ")
+    assert any(isinstance(event, StageStarted) and event.stage == "contest" for event in study.events)
+    with api.load_study("s", study.db) as opened:
+        assert len(opened.verifications()) == 2
+
+
+def test_verify_again_recomputes_a_lost_reference(study: Study) -> None:
+    summary = study.start(GAIN)
+    (Path(summary.folder) / "reference.npz").unlink()
+    assert api.verify("s", db=study.db).decision is Decision.BETTER
+
+
+def test_parameter_that_the_workload_does_not_know(study: Study) -> None:
+    text = """
+workload: {kind: transformers-inference, config: {model_type: glm4}}
+parameters: {batchsize: {choices: [1, 2], default: 1}}
+objectives: [{maximize: throughput_tokens_per_s}]
+"""
+    with pytest.raises(UsageError, match="batchsize.*did you mean batch_size"):
+        study.start(text)
+
+
+def test_programming_interface_is_lazy_and_typed(study: Study) -> None:
+    code = "import sys, autotuner; print('torch' in sys.modules, 'sqlalchemy' in sys.modules, autotuner.tune.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "tune"]
+    with pytest.raises(AttributeError):
+        autotuner.nothing  # noqa: B018
+
+
+def test_parent_of_a_study_never_imports_torch(study: Study) -> None:
+    code = (
+        "import sys; from pathlib import Path; from autotuner import api; "
+        f"api.start(Path({str(study.write(GAIN))!r}), overrides=['budget.trials=2'], db={study.db!r}); "
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_export_refuses_what_is_not_better(study: Study) -> None:
+    study.start(GAIN)
+    path = api.export("s", "env", db=study.db)
+    assert "AUTOTUNE_BATCH=16" in path.read_text()
+    study.start(GAIN.replace("0.004 + 0.001 * batch", "0.004 * batch"), name="flat")
+    with pytest.raises(UsageError, match="not"):
+        api.export("flat", "json", db=study.db)
+
+
+def test_delete_removes_rows_and_folder(study: Study) -> None:
+    summary = study.start(GAIN, "budget.trials=1")
+    assert Path(summary.folder).is_dir()
+    api.delete("s", db=study.db)
+    assert not Path(summary.folder).exists()
+    with pytest.raises(UsageError):
+        study.trials()
+
+
+def test_killed_parent_leaves_its_trials_and_no_process(study: Study) -> None:
+    path = study.write(GAIN.replace("trials: 10", "trials: 10\n  minutes: 5"))
+    argv = [sys.executable, "-m", "autotuner.cli.main", "study", "start", str(path), "--db", study.db]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("trial 2"):
+                break
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert below, "the fork server and its worker"
+        os.kill(process.pid, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(below, timeout=15)
+    assert not alive
+    finished = len(study.trials())
+    assert finished >= 3
+    assert api.resume("s", db=study.db).decision is Decision.BETTER
+    assert len(study.trials()) == 10
+
+
+def test_two_runs_of_one_study_at_once(study: Study) -> None:
+    path = study.write(GAIN.replace("tokens:", "open_s: 0.5, tokens:"))
+    argv = [sys.executable, "-m", "autotuner.cli.main", "study", "start", str(path), "--db", study.db]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("trial 0"))
+        with pytest.raises(UsageError, match=f"run by process {process.pid}"):
+            api.start(path, db=study.db)
+        with pytest.raises(UsageError, match="run by process"):
+            api.resume("s", db=study.db)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(20) == 130
+    assert "autotune study resume s" in rest
+
+
+def test_hung_trial_is_cut_and_told(study: Study) -> None:
+    slow = GAIN.replace('tokens: "batch"', 'tokens: "batch", fault: {hang: "batch == 4 and mode == \'a\'"}')
+    began_s = time.monotonic()
+    study.start(slow, "protocol.time_limit_s=2")
+    assert time.monotonic() - began_s < 120
+    kinds = [trial.outcome.kind for trial in study.trials() if isinstance(trial.outcome, Failure)]
+    assert kinds == [FailureKind.TIMED_OUT]

@@ -1,0 +1,6 @@
+"""The simulated machine of `benchmarks/`: a worker pool with a known truth and chosen noise, nothing is measured."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
