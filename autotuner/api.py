@@ -13,14 +13,16 @@ from autotuner.adjust.space import Space
 from autotuner.clock import Clock
 from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
-from autotuner.jobs import Jobs
-from autotuner.loop import summarize, tune as run_loop
 from autotuner.executors.devices import reserved_gpu
+from autotuner.jobs import Jobs
+from autotuner.loop import summarize
+from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
 from autotuner.plugins import Exporter, WorkerPool
 from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
-from autotuner.store import Record, Study, open_record as open_store
+from autotuner.store import Record, Study
+from autotuner.store import open_record as open_store
 from autotuner.types import Config, Decision, Measurement, Recommendation, Value
 from autotuner.verify.verification import confirm
 
@@ -237,8 +239,7 @@ def delete(name: str, *, db: str | None = None) -> None:
     with open_record(db) as record:
         record.study(name)
         folder = record.folder(name)
-        with record.lock(name):
-            record.delete(name)
+        record.delete(name)
         shutil.rmtree(folder, ignore_errors=True)
 
 

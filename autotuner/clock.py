@@ -1,7 +1,7 @@
 """Where the time of a study goes, and when its search has to end."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,7 +25,7 @@ class Clock:
         self._budget, self._now_s, self._began_s = budget, now_s, now_s()
         self._kept_s = sum(_working_s(trial) for trial in kept)
         self._trial_durations_s: list[float] = []
-        self.phases_s: Counter[str] = Counter()
+        self.phases_s: defaultdict[str, float] = defaultdict(float)
 
     @property
     def elapsed_s(self) -> float:
@@ -42,15 +42,17 @@ class Clock:
         return float("inf") if self.total_s is None else self.total_s - self.elapsed_s
 
     def search_ends(self, trials: Sequence[Trial]) -> str:
-        """Why no further trial should start; empty when one should."""
+        """Why no further trial should start, as the end of "the search stopped because …"; empty when one should."""
         kinds = {(t.outcome.kind, t.outcome.message) for t in trials if isinstance(t.outcome, Failure)}
         if len(trials) == HOPELESS_FAILURES and len(kinds) == 1 and all(t.verdict is None for t in trials):
             return "the first trials all failed in the same way"
+        if len(trials) >= self._budget.trials:
+            return f"all {self._budget.trials} trials of its budget are used"
         if self.total_s is None or not trials:
             return ""
         typical_s = median(self._trial_durations_s) if self._trial_durations_s else 0.0
         if self.elapsed_s + typical_s > self.total_s * (1 - self._budget.verify_share):
-            return "the time for the search is used"
+            return "its time was used"
         return ""
 
     @contextmanager

@@ -28,11 +28,7 @@ def tune(spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: 
     space, trials = Space(spec), study.trials()
     clock = Clock(spec.budget, trials)
     with telemetry.span("tune", {"autotune.study": study.name}):
-        stopped = "every trial of the budget is used, or every legal configuration tried"
-        while (proposal := propose(spec, space, trials)) is not None:
-            if ended := clock.search_ends(trials):
-                stopped = ended
-                break
+        while not (stopped := clock.search_ends(trials)) and (proposal := propose(spec, space, trials)) is not None:
             number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
             listener(TrialStarted(number, proposal.config, changed, proposal.origin))
             with telemetry.span("trial", {"autotune.trial": number}):
@@ -48,7 +44,9 @@ def tune(spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: 
         with clock.phase("verifying"), telemetry.span("verify"):
             verification = verify(spec, pool, jobs, trials, clock.left_s, listener)
         study.append_verification(verification)
-    study.append_event("finished", {"stopped": stopped, "phases_s": clock.by_phase_s()})
+    study.append_event(
+        "finished", {"stopped": stopped or "nothing legal is left to try", "phases_s": clock.by_phase_s()}
+    )
     return verification
 
 
@@ -76,20 +74,20 @@ def summarize(study: Study, record: str, folder: str) -> StudySummary:
     Raises:
         LookupError: It has not come to an end yet.
     """
-    trials = study.trials(samples=False)
-    _, verification = study.verifications()[-1]
-    _, _, ending = study.events("finished")[-1]
+    trials, verifications = study.trials(samples=False), study.verifications()
+    verification, ending = verifications[-1][1], study.events("finished")[-1][2]
+    first = len(verifications) == 1  # later ones measure the claim again, without a search
     failed = [trial.outcome for trial in trials if isinstance(trial.outcome, Failure)]
     measured = [trial.outcome for trial in trials if isinstance(trial.outcome, Measurement)]
     baseline = trials[0].verdict if trials else None
     return StudySummary(
         name=study.name,
         decision=verification.decision,
-        reason=f"{verification.reason}; the search stopped because {ending['stopped']}",
+        reason=verification.reason + (f"; the search stopped because {ending['stopped']}" if first else ""),
         verification=verification,
         trials=len(trials),
         failures=dict(Counter(str(failure.kind) for failure in failed)),
-        phases_s=ending["phases_s"],
+        phases_s=ending["phases_s"] if first else {"verifying": verification.duration_s},
         record=record,
         folder=folder,
         environment=measured[-1].environment if measured else {},

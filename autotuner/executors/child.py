@@ -5,10 +5,10 @@ from multiprocessing.connection import Connection
 
 from autotuner.monitor.recorder import Recorder
 from autotuner.plugins import Job
-from autotuner.types import Failure
+from autotuner.types import Failure, Outcome
 
 
-def work(connection: "Connection[Failure, Job]") -> None:
+def work(connection: "Connection[Outcome, Job]") -> None:
     """Serve jobs until the parent hangs up. After a failure the process is spent: nothing in it can be trusted."""
     with Recorder() as recorder:
         while True:

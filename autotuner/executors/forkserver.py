@@ -81,7 +81,7 @@ def _fork_worker(control: socket.socket, job_socket: int, output: int) -> int:
 
 
 def _redirect(output: int) -> None:
-    """stdin from nowhere, stdout and stderr into the pipe that the parent drains and caps."""
+    """Stdin from nowhere, stdout and stderr into the pipe that the parent drains and caps."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nowhere, 0), (output, 1), (output, 2)):
         os.dup2(source, target)

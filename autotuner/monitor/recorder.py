@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from autotuner import metrics, statistics
+from autotuner import statistics
 from autotuner.errors import AutotuneError, InvalidConfigError, UnsupportedError, UsageError
 from autotuner.monitor import environment, gpu, host, reference
 from autotuner.monitor import torch as torch_door
@@ -177,11 +177,11 @@ class Recorder:
 
     def _compare_outputs(self, opened: OpenWorkload, job: Job) -> Mapping[str, float]:
         """Deviations from the baseline's outputs, once for each configuration of an opened workload."""
-        if job.reference_path is None:
-            return {}
+        if job.reference_path is None or not (job.writes_reference or job.reference_path.exists()):
+            return {}  # unguarded, or the baseline failed: nothing to compare with
         key = config_key(job.config)
         if key not in self._comparisons:
-            known = None if job.writes_reference else reference.load(job.reference_path)
+            known: Mapping[str, Any] | None = None if job.writes_reference else reference.load(job.reference_path)
             outputs = opened.outputs(job.config, known)
             if not reference.is_finite(outputs):
                 raise NotFiniteError("the outputs hold NaN or infinity")

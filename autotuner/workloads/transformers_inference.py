@@ -109,7 +109,7 @@ class TransformersInference(Workload):
             raise InvalidConfigError(f"transformers-inference has no parameter {min(unknown)!r}")
         chosen = {**DEFAULTS, **config}
         if chosen["threads"] is not None:
-            torch.set_num_threads(int(chosen["threads"]))  # type: ignore[arg-type]
+            torch.set_num_threads(int(chosen["threads"]))
         with torch.inference_mode():
             model = self._load(chosen, device)
             yield Generator(self, model, device) if self.task == "generate" else Encoder(self, model, device, chosen)

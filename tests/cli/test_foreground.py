@@ -80,9 +80,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_go_on(number):
         study.send_signal(number)
         _, errors = study.communicate(timeout=30)
     assert study.returncode == 130
-    assert errors.splitlines()[-1] == (
-        "interrupted: 4 trials kept. Resume: autotune study resume qwen3-cpu --db my.db"
-    )
+    assert errors.splitlines()[-1] == ("interrupted: 4 trials kept. Resume: autotune study resume qwen3-cpu --db my.db")
     assert "Traceback" not in errors
 
 

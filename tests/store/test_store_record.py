@@ -232,12 +232,14 @@ def test_a_running_study_is_locked_and_a_dead_process_frees_it(path, spec, tools
     pid = tools.elsewhere(run)
     os.read(ready[0], 1)
     with open_record(str(path)) as record:
-        with pytest.raises(UsageError, match=f"run by process {pid}"), record.lock("tiny"):
-            pass
-        with pytest.raises(UsageError, match=f"run by process {pid}"):
-            record.delete("tiny")
-        os.kill(pid, signal.SIGKILL)
-        tools.wait(pid)
+        try:
+            with pytest.raises(UsageError, match=f"run by process {pid}"), record.lock("tiny"):
+                pass
+            with pytest.raises(UsageError, match=f"run by process {pid}"):
+                record.delete("tiny")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            tools.wait(pid)
         with record.lock("tiny"):
             assert (record.folder("tiny") / ".lock").read_text() == f"{os.getpid()}\n"
         record.delete("tiny")

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 from autotuner.errors import MachineError
 from autotuner.store import migrate, open_record, schema
 
-NEXT = '''
+NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
@@ -26,7 +26,7 @@ def upgrade():
     with op.batch_alter_table("event") as table:
         table.add_column(sa.Column("extra", sa.Text()))
     op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))
-'''
+"""
 
 
 @pytest.fixture
