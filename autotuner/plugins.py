@@ -229,5 +229,6 @@ def load_class(group: str, name: str, base: type[PluginT]) -> type[PluginT]:
         hint = f"did you mean {near[0]}?" if near else "installed: " + ", ".join(sorted(installed))
         raise UsageError(f"unknown {group.removesuffix('s')} {name!r}", hint)
     loaded = installed[name].load()
-    assert isinstance(loaded, type) and issubclass(loaded, base), f"{loaded} is no {base}"
+    assert isinstance(loaded, type), loaded
+    assert issubclass(loaded, base), f"{loaded} is no {base}"
     return loaded

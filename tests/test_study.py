@@ -18,7 +18,8 @@ from autotuner.events import Event, StageStarted, TrialEnded
 from autotuner.types import Decision, Failure, FailureKind, Measurement, Origin, config_key
 
 QUICK = """
-protocol: {block_s: 0.005, warmup_min_s: 0.01, warmup_max_s: 0.5, min_measure_s: 0.03, max_measure_s: 0.2, time_limit_s: 10}
+protocol:
+  {block_s: 0.005, warmup_min_s: 0.01, warmup_max_s: 0.5, min_measure_s: 0.03, max_measure_s: 0.2, time_limit_s: 10}
 """
 GAIN = """
 workload: {kind: replay, step_s: "0.004 + 0.001 * batch", tokens: "batch"}

@@ -222,10 +222,8 @@ class ProcessPool:
     def _converse(self, worker: Worker, job: Job, deadline_s: float) -> Outcome:
         """Send the job and wait for its one answer, keeping its output small and its time and memory bounded."""
         kills_before = oom_kills()
-        try:
+        with suppress(OSError):  # it died between two jobs: the wait below sees the end of its stream
             worker.connection.send(job)
-        except OSError:
-            pass  # it died between two jobs: the wait below sees the end of its stream
         with selectors.DefaultSelector() as selector:
             selector.register(worker.connection, selectors.EVENT_READ)
             selector.register(worker.output, selectors.EVENT_READ)
