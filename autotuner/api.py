@@ -1,5 +1,6 @@
 """What a program can do with autotune: start, resume, verify, export. The command line calls nothing else."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -269,7 +270,7 @@ def _running(record: Record, study: Study, spec: StudySpec, listener: Listener) 
         if spec.device == "cuda":
             stack.enter_context(reserved_gpu())
         delivery = stack.enter_context(telemetry.session())
-        pool = stack.enter_context(spec.executor.open(spec.workload.preload()))
+        pool = stack.enter_context(spec.executor.open(plugins.modules_of(spec.workload, spec.probes)))
         yield pool, Jobs(spec, folder)
     if delivery.spans_lost or delivery.metrics_lost:
         listener(Note(f"telemetry: {delivery.spans_lost} spans and {delivery.metrics_lost} metrics were not delivered"))
@@ -284,6 +285,8 @@ def _run(record: Record, study: Study, spec: StudySpec, listener: Listener) -> S
 
 
 def _started(record: Record, study: Study, spec: StudySpec) -> StudyStarted:
+    kept = study.count()
+    baseline = study.trial(0).verdict if kept else None
     return StudyStarted(
         name=study.name,
         metric=spec.objective.metric,
@@ -292,10 +295,11 @@ def _started(record: Record, study: Study, spec: StudySpec) -> StudyStarted:
         legal_size=Space(spec).size(),
         max_trials=spec.budget.trials,
         budget_s=Clock(spec.budget, ()).total_s,
-        kept_trials=study.count(),
+        kept_trials=kept,
         machine=environment.machine_line(environment.fingerprint(spec.device, spec.workload.identity())),
         record=record.url,
         folder=str(record.folder(study.name)),
+        baseline_value=baseline.objectives[spec.objective.metric] if baseline else math.nan,
     )
 
 

@@ -1,5 +1,6 @@
 """What a running study tells whoever watches it: values, in order; the terminal, JSON lines and tests listen."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -23,6 +24,7 @@ class StudyStarted:
         machine: One line for a person.
         record: URL of the record.
         folder: The study's folder: logs, exports.
+        baseline_value: Of the first objective, from an earlier run; NaN if it is not known yet.
     """
 
     name: str
@@ -36,6 +38,7 @@ class StudyStarted:
     machine: str
     record: str
     folder: str
+    baseline_value: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

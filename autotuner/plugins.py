@@ -209,6 +209,12 @@ class Exporter(Plugin, ABC):
         """
 
 
+def modules_of(workload: Workload, probes: Sequence[Probe]) -> Preload:
+    """What a worker imports to run this: the workload's libraries, and the plugins' own modules."""
+    plugins: tuple[Plugin, ...] = (workload, *probes)
+    return tuple(dict.fromkeys([*workload.preload(), *(type(plugin).__module__ for plugin in plugins)]))
+
+
 PluginT = TypeVar("PluginT", bound=Plugin)
 
 

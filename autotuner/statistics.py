@@ -19,6 +19,8 @@ _PLATEAU_CHANGE_RATIO = 0.05
 _RESAMPLES = 400
 _SPIKE_MADS = 4.0
 _UNBOUNDED_LOG = 50.0  # an interval of a factor e^50 says nothing, and its ends would overflow
+# Student's t, 97.5th percentile, for 1 to 10 degrees of freedom; beyond, the last one is a little too wide.
+_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 # Student's t, 95th percentile (two-sided p = 0.1), for 1 to 8 degrees of freedom: all that ten values can have.
 _T_95 = (6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595)
 
@@ -50,6 +52,21 @@ def median_half_width_ratio(samples: Sequence[float], seed: int = 0) -> float:
     places = (starts[:, :, None] + np.arange(length)).reshape(_RESAMPLES, -1)[:, :count]
     low, high = np.quantile(np.median(values[places], axis=1), (0.025, 0.975))
     return float(high - low) / 2 / abs(centre)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of a few values with Student's 95 % interval; their number must have been fixed before looking.
+
+    Returns:
+        Mean, lower and upper end; the ends are infinite for a single value.
+    """
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, -math.inf, math.inf
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half_width = _T_975[min(count, len(_T_975) + 1) - 2] * math.sqrt(variance / count)
+    return mean, mean - half_width, mean + half_width
 
 
 def is_flat(values: Sequence[float]) -> bool:

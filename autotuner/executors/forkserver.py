@@ -165,6 +165,9 @@ def main() -> None:
     for module in ("autotuner.executors.child", *sys.argv[2:]):
         with contextlib.suppress(ImportError):  # the worker that needs it will say so, with its log
             importlib.import_module(module)
+    from autotuner.monitor.environment import fingerprint
+
+    fingerprint("cpu", {})  # reads every package's metadata, once for all workers
     gc.collect()
     gc.freeze()  # or the first collection in a worker would copy every page that it shares with this process
     control.send(b"{}")

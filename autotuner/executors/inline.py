@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Literal
 
-from autotuner.executors.process import fixed_part
+from autotuner.executors.reuse import reuse_key
 from autotuner.monitor.recorder import Recorder
 from autotuner.plugins import Executor, Job, WorkerPool
 from autotuner.types import Failure, Outcome
@@ -39,7 +39,7 @@ class InlinePool:
         if job.exclusive:
             for launch in [name for name in self._launches if name != job.launch]:
                 self.close(launch)
-        key = (job.workload, job.device, fixed_part(job.config, job.live))
+        key = reuse_key(job)
         if job.launch in self._launches and self._launches[job.launch][0] != key:
             self.close(job.launch)
         if job.launch not in self._launches:

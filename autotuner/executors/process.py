@@ -25,9 +25,10 @@ from pydantic import Field
 
 from autotuner.errors import MachineError
 from autotuner.executors.log import CappedLog
+from autotuner.executors.reuse import reuse_key
 from autotuner.executors.watch import oom_kills, tree_rss_bytes
 from autotuner.plugins import Executor, Job, WorkerPool
-from autotuner.types import Config, Failure, FailureKind, Outcome
+from autotuner.types import Failure, FailureKind, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class ProcessPool:
 
     def _worker(self, job: Job) -> Worker:
         """The launch's worker when it can take the job over, else a fresh one."""
-        key = (job.workload, job.device, fixed_part(job.config, job.live))
+        key = reuse_key(job)
         if (worker := self._workers.get(job.launch)) is not None:
             if worker.key == key:
                 return worker
@@ -276,11 +277,6 @@ class ProcessPool:
         worker.log.drain(worker.output)
         os.close(worker.output)
         return status
-
-
-def fixed_part(config: Config, live: frozenset[str]) -> tuple[tuple[str, object], ...]:
-    """What cannot change without reopening the workload."""
-    return tuple(sorted((name, repr(value)) for name, value in config.items() if name not in live))
 
 
 def _death(status: int | None) -> str:

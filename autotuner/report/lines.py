@@ -57,7 +57,7 @@ class _Lines:
         """The lines that an event is worth."""
         match event:
             case StudyStarted():
-                self.study = event
+                self.study, self.baseline_value = event, event.baseline_value
                 return _introduce(event)
             case TrialEnded():
                 return [self._trial(event)]

@@ -62,7 +62,7 @@ def advance(progress: Progress, event: Event, now_s: float) -> Progress:
     """What is known after one more event."""
     match event:
         case StudyStarted():
-            return Progress(study=event, began_s=now_s, ended_s=now_s, done=event.kept_trials)
+            return Progress(event, now_s, baseline_value=event.baseline_value, ended_s=now_s, done=event.kept_trials)
         case TrialStarted():
             return replace(progress, current=event, current_s=now_s)
         case TrialEnded():

@@ -129,6 +129,8 @@ def arms(verification: Verification) -> Table:
         before = verification.baseline_metrics.get(name, math.nan)
         after = verification.metrics.get(name, math.nan)
         times = gain(after, before, name not in METRICS or METRICS[name].better == "higher")
+        if name == verification.metric:
+            times = verification.gain_ratio  # of pairs, side by side: one number a gain, everywhere
         style = "bold" if name == verification.metric else ""
         cells = (name, print_value(name, before), print_value(name, after), factor(times))
         table.add_row(*map(Text, cells), style=style)
@@ -146,7 +148,11 @@ def contributions(verification: Verification, changed: Config) -> Table:
     for name, value in changed.items():
         arrow = f"{spell(verification.baseline.get(name))} → {spell(value)}"
         known = worth.get(name)
-        gained = (factor(known.gain_ratio), bounds(known.gain_interval) or "too few pairs") if known else ("", "")
+        gained = (
+            (factor(known.gain_ratio), bounds(known.gain_interval) or "too few pairs")
+            if known
+            else ("", "not measured alone")
+        )
         table.add_row(*map(Text, (name, arrow, *gained)))
     return table
 

@@ -62,7 +62,9 @@ def bounds(interval: tuple[float, float]) -> str:
 
 
 def percent(ratio: float, decimals: int = 1) -> str:
-    """`1.2 %`."""
+    """`1.2 %`; `? %` for what is not known."""
+    if not math.isfinite(ratio):
+        return "? %"
     return f"{100 * ratio:.{decimals}f} %"
 
 

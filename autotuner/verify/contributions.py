@@ -12,7 +12,7 @@ from random import Random
 from autotuner.events import Listener, Note, PairMeasured
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
-from autotuner.statistics import LogRatioEstimate, estimate_log_ratio
+from autotuner.statistics import mean_interval
 from autotuner.types import Config, Contribution, FailureKind, Pair
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, balanced_orders
 
@@ -29,12 +29,13 @@ def contributions(
     seed: int,
     deadline: Callable[[], float],
     listener: Listener,
-    pairs: int = 3,
+    pairs: int = 4,
     stage: str = "contributions",
 ) -> tuple[Config, tuple[Contribution, ...]]:
     """Put each changed parameter back to its default, and keep it there if that costs less than half a percent.
 
-    Each is judged by `pairs` interleaved pairs in one launch; `make_job`, `seed`, `deadline` and `listener` are as for
+    Each is judged by `pairs` interleaved pairs in one launch, with Student's interval, since their number is fixed
+    beforehand; `make_job`, `seed`, `deadline` and `listener` are as for
     `contest`. What fails, is forbidden or finds no time left stays changed, and the listener hears why.
 
     Returns:
@@ -81,18 +82,18 @@ class _Ablation:
             self._note(f"{parameter} skipped, a rule forbids to put it back alone")
             return None
         try:
-            estimate = self._compare(number, {_LEADER: leader, _REVERTED: reverted})
+            logs = self._compare(number, {_LEADER: leader, _REVERTED: reverted})
         except ArmError as error:
             self._note(f"{parameter} skipped, the {error.arm} configuration failed, {error.failure.kind}")
             return None
-        interval = (math.exp(estimate.low), math.exp(estimate.high))
-        return Contribution(parameter, math.exp(estimate.mean), interval, estimate.count)
+        mean, low, high = map(math.exp, mean_interval(logs))
+        return Contribution(parameter, mean, (low, high), len(logs))
 
     def _note(self, text: str) -> None:
         self.listener(Note(f"{self.bench.stage}: {text}"))
 
-    def _compare(self, number: int, configs: Mapping[str, Config]) -> LogRatioEstimate:
-        """Side by side if both fit in memory, else one at a time."""
+    def _compare(self, number: int, configs: Mapping[str, Config]) -> Sequence[float]:
+        """Log ratios; side by side if both fit in memory, else one at a time."""
         exclusive = self.exclusive or self.bench.needs_fresh_processes
         try:
             return self._measure(number, configs, exclusive)
@@ -102,7 +103,7 @@ class _Ablation:
             self.exclusive = True
         return self._measure(number, configs, exclusive=True)
 
-    def _measure(self, number: int, configs: Mapping[str, Config], exclusive: bool) -> LogRatioEstimate:
+    def _measure(self, number: int, configs: Mapping[str, Config], exclusive: bool) -> Sequence[float]:
         orders = balanced_orders((_LEADER, _REVERTED), self.rng)
         logs: list[float] = []
         with Launch(self.bench, number, configs, exclusive) as launch:
@@ -111,7 +112,6 @@ class _Ablation:
                 seen = launch.measure(next(orders))
                 pair = Pair(number, seen.values[_LEADER], seen.values[_REVERTED], seen.contended)
                 logs.append(self.bench.objective.sign * math.log(pair.candidate / pair.baseline))
-                estimate = estimate_log_ratio(logs, [number] * len(logs))
-                interval = (math.exp(estimate.low), math.exp(estimate.high))
-                self.listener(PairMeasured(self.bench.stage, pair, len(logs), math.exp(estimate.mean), interval))
-        return estimate
+                mean, low, high = map(math.exp, mean_interval(logs))
+                self.listener(PairMeasured(self.bench.stage, pair, len(logs), mean, (low, high)))
+        return logs

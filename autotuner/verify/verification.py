@@ -33,7 +33,7 @@ from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, 
 from autotuner.verify.limits import judge_limit, percentile_is_claimable
 
 REPORTED = ("latency_p50_s", "latency_p95_s", "peak_memory_bytes", "setup_s")  # besides objectives and limits
-RACE_SHARE, CONTRIBUTIONS_SHARE = 0.3, 0.3  # at most so much of the time that is left goes to the steps before
+RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.5  # at most so much of the time that is left goes to the steps before
 LEAST_SHARE = 0.6  # of the verification's time is granted even when the search overran
 NOISY_SHARE = 0.3  # of contended trials: then more finalists are looked at
 MAX_ATTEMPTS = 3  # candidates that are taken to the end when the ones before turn out to compute something else
@@ -80,15 +80,20 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
     _ensure_reference(spec, pool, jobs, listener)
     found = _contest(spec, pool, jobs, claim.config, 0, _deadline(spec, lambda: 0.0), listener)
     low, high = claim.gain_interval
-    overlap = found.gain_interval[0] <= high and low <= found.gain_interval[1]
-    holds = found.decision is claim.decision and overlap
-    text = f"{'confirmed' if holds else 'NOT confirmed'}: claimed {claim.gain_ratio:.2f}x [{low:.2f}x, {high:.2f}x]"
+    verdict = "confirmed" if confirms(found, claim) else "NOT confirmed"
+    text = f"{verdict}: claimed {claim.gain_ratio:.2f}x [{low:.2f}x, {high:.2f}x]"
     return replace(
         found,
         reason=f"{text}, now {found.reason}",
         contributions=claim.contributions,
         duration_s=time.monotonic() - began_s,
     )
+
+
+def confirms(found: Verification, claim: Verification) -> bool:
+    """Whether a new verification comes to the claim's verdict, BETTER or SAME, with an interval that overlaps."""
+    overlap = found.gain_interval[0] <= claim.gain_interval[1] and claim.gain_interval[0] <= found.gain_interval[1]
+    return found.decision is claim.decision and claim.decision in (Decision.BETTER, Decision.SAME) and overlap
 
 
 def _deadline(spec: StudySpec, left_s: Callable[[], float]) -> Callable[[], float]:

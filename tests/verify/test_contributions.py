@@ -56,9 +56,11 @@ class TestContributions:
         assert leader == {"batch": 8, "threads": 2, "pin": False, "mode": "a"}
         assert [one.parameter for one in found] == ["batch", "threads"]
         assert [one.gain_ratio for one in found] == [pytest.approx(1.5, rel=0.01), pytest.approx(1.1, rel=0.01)]
-        assert all((one.pairs, one.gain_interval) == (3, (0.0, math.inf)) for one in found)
+        assert all(
+            one.pairs == 4 and one.gain_interval[0] < one.gain_ratio < one.gain_interval[1] < math.inf for one in found
+        )
         assert any("pin is back at its default" in event.text for event in heard if isinstance(event, Note))
-        assert sum(isinstance(event, PairMeasured) for event in heard) == 9
+        assert sum(isinstance(event, PairMeasured) for event in heard) == 12
         assert not pool.standing
 
     def test_more_pairs_give_an_interval(self):
@@ -99,7 +101,7 @@ class TestContributions:
         _, found = run(spec, pool)
         assert len(found) == 2
         assert sum(not job.exclusive for job in pool.jobs) == 2
-        assert pool.clock_s == 1 + 3 * 3 * 2 * 2  # one opening in vain, then every window in a process of its own
+        assert pool.clock_s == 1 + 3 * 4 * 2 * 2  # one opening in vain, then every window in a process of its own
 
     def test_stops_at_the_deadline(self):
         heard, spec = [], study()
