@@ -8,6 +8,7 @@ every process below it must be gone within 15 s, and `autotune study resume` goe
 """
 
 import argparse
+import contextlib
 import random
 import re
 import signal
@@ -72,10 +73,8 @@ class Running:
 
 
 def kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def parent_of(process: psutil.Process) -> int:
@@ -106,10 +105,7 @@ def run(kills: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
         target, below = rng.choice(TARGETS), running.below()
         done[target] += 1
         if target != "parent":
-            depth = 0 if target == "fork server" else 1
-            victims = [
-                p for p in below if len(p.parents()) - len(psutil.Process(running.process.pid).parents()) == depth + 1
-            ]
+            victims = [p for p in below if (parent_of(p) != running.process.pid) == (target == "worker")]
             for victim in victims[:1]:
                 kill(victim)
             if not running.await_trials(2):

@@ -7,6 +7,7 @@ import typer
 from autotuner.cli.exits import Commands
 from autotuner.cli.export import export
 from autotuner.cli.space_check import check
+from autotuner.cli.space_schema import print_schema
 from autotuner.cli.study_compare import compare
 from autotuner.cli.study_delete import delete
 from autotuner.cli.study_list import list_studies
@@ -68,4 +69,5 @@ study.command("show")(show_study)
 study.command("compare")(compare)
 study.command("delete")(delete)
 space.command("check")(check)
+space.command("schema")(print_schema)
 app.command("export")(export)

@@ -1,0 +1,242 @@
+"""Every built-in passes the suites that plugin authors use, and each suite catches what it is for."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from autotuner import plugins
+from autotuner.executors.inline import InlineExecutor
+from autotuner.executors.process import ProcessExecutor
+from autotuner.exporters.common import FileExporter
+from autotuner.exporters.env_file import EnvExporter
+from autotuner.exporters.json_file import JsonExporter
+from autotuner.monitor.gpu import GpuProbe
+from autotuner.monitor.host import HostProbe
+from autotuner.monitor.torch import TorchProbe
+from autotuner.plugins import Plugin, Step, Trait
+from autotuner.testing import probes
+from autotuner.testing.executors import check_executor
+from autotuner.testing.exporters import check_exporter
+from autotuner.testing.options import check_options
+from autotuner.testing.probes import check_probe
+from autotuner.testing.replay import Replay
+from autotuner.testing.workloads import check_live, check_outputs, check_preload, check_steps, check_workload
+from autotuner.types import Config, Recommendation
+from autotuner.workloads.transformers_inference import TransformersInference
+
+GLM4: Mapping[str, Any] = {
+    "model_type": "glm4", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 128, "pad_token_id": 0,
+}  # fmt: skip
+BERT: Mapping[str, Any] = {
+    "model_type": "bert", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "vocab_size": 128,
+}  # fmt: skip
+CONFIGS = [{}, {"batch_size": 3}, {"attention": "eager", "batch_size": 2}, {"dtype": "bfloat16"}]
+GENERATE = TransformersInference(config=GLM4, prompt_tokens=4, new_tokens=3, probe_requests=2)
+ENCODE = TransformersInference(config=BERT, task="encode", prompt_tokens=4, probe_requests=2)
+REPLAY = Replay(step_s="0", tokens="batch", output_error="mode * 1e-3", fault={"error": "batch > 9"})
+PROBES = [HostProbe(), GpuProbe(), TorchProbe()]
+EXPORTERS = [JsonExporter(), EnvExporter()]
+
+
+@pytest.mark.parametrize("workload", [GENERATE, ENCODE], ids=lambda workload: workload.task)
+def test_transformers_inference(workload: TransformersInference) -> None:
+    check_workload(workload, CONFIGS)
+
+
+def test_replay() -> None:
+    check_workload(REPLAY, [{"batch": 1, "mode": 0}, {"batch": 8, "mode": 1}])
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.kind)
+def test_probe(probe: plugins.Probe) -> None:
+    check_probe(probe)
+
+
+def test_process_executor(tmp_path: Path) -> None:
+    check_executor(ProcessExecutor(), tmp_path)
+
+
+def test_inline_executor(tmp_path: Path) -> None:
+    check_executor(InlineExecutor(), tmp_path, isolated=False)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS, ids=lambda exporter: exporter.kind)
+def test_exporter(exporter: plugins.Exporter, tmp_path: Path) -> None:
+    check_exporter(exporter, tmp_path)
+
+
+def test_no_builtin_is_forgotten() -> None:
+    checked = {type(plugin) for plugin in (GENERATE, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)}
+    groups = ("workloads", "probes", "executors", "exporters")
+    entries = [entry for group in groups for entry in plugins.names(group).values()]
+    assert {entry.load() for entry in entries if entry.module.startswith("autotuner.")} == checked
+
+
+class Broken(Replay):
+    """A replay that breaks one rule of the contract, by name."""
+
+    rule: str = ""
+    traits: ClassVar[Mapping[str, Trait]] = {"batch": Trait(live=True)}
+
+    @contextmanager
+    def open(self, config: Config, device: str) -> Iterator[Any]:
+        yield OpenBroken(self, config)
+
+    def preload(self) -> plugins.Preload:
+        return ("no_such_module",) if self.rule == "preload" else ()
+
+
+class OpenBroken:
+    """Counts how often any was opened, so that two openings can differ."""
+
+    openings = 0
+
+    def __init__(self, broken: Broken, config: Config) -> None:
+        OpenBroken.openings += 1
+        self._rule, self._opened_with = broken.rule, config
+
+    def step(self, config: Config) -> Step:
+        if self._rule == "infinite work":
+            return Step(work={"tokens": math.inf})
+        if self._rule == "no work":
+            return Step(work={})
+        amount = self._opened_with["batch"] if self._rule == "dead live parameter" else config["batch"]
+        return Step(work={"tokens": float(amount) + (OpenBroken.openings if self._rule == "other work" else 0)})
+
+    def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        import numpy as np
+
+        if self._rule == "no reference" and reference is not None:
+            return {"vector": np.full((1, 4), 2.0)}
+        if self._rule == "other shape":
+            return {"vector": np.ones((1, 4 * int(config["batch"])))}
+        value = float(OpenBroken.openings) if self._rule == "other outputs" else 1.0
+        return {"vector": np.full((1, 4), math.nan if self._rule == "not finite" else value)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "check", "sentence"),
+    [
+        ("infinite work", check_steps, "work tokens is inf"),
+        ("no work", check_steps, "how much work"),
+        ("other work", check_steps, "same work"),
+        ("dead live parameter", check_live, "after the change"),
+        ("other outputs", check_outputs, "same every time"),
+        ("no reference", check_outputs, "follow its own reference"),
+        ("other shape", check_outputs, "have shapes"),
+        ("not finite", check_outputs, "not finite"),
+    ],
+)
+def test_a_broken_workload_is_caught(rule: str, check: Any, sentence: str) -> None:
+    configs = [{"batch": 1}, {"batch": 2}]
+    arguments = {check_steps: (configs[0], "cpu"), check_outputs: (configs, "cpu"), check_live: (configs, "cpu", 1e-4)}
+    check(Broken(), *arguments[check])
+    with pytest.raises(AssertionError, match=sentence):
+        check(Broken(rule=rule), *arguments[check])
+
+
+def test_a_live_parameter_that_nobody_changes_is_not_checked_in_silence() -> None:
+    with pytest.raises(AssertionError, match="changes only batch_size"):
+        check_live(GENERATE, [{}, {"dtype": "bfloat16"}], "cpu", 1e-4)
+
+
+def test_preloading_what_is_not_there_is_caught() -> None:
+    with pytest.raises(AssertionError, match="no_such_module"):
+        check_preload(Broken(rule="preload"))
+
+
+class Nameless(Plugin):
+    """No entry point carries its name."""
+
+    kind: Literal["nameless"] = "nameless"
+
+
+def test_a_plugin_without_its_entry_point_is_caught() -> None:
+    with pytest.raises(AssertionError, match="no entry point"):
+        check_options(Nameless(), "probes")
+    with pytest.raises(AssertionError, match="not <class"):
+        check_options(Broken(), "workloads")
+
+
+class Reader:
+    """Gives what it was told."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def read(self) -> Mapping[str, Any]:
+        return {"signal": self.value}
+
+
+@pytest.mark.parametrize(("value", "sentence"), [(math.nan, "is nan"), (1, "not a float"), (None, "not a float")])
+def test_a_probe_of_no_numbers_is_caught(value: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(plugins.Probe):
+        """Odd."""
+
+        kind: Literal["host"] = "host"
+
+        @contextmanager
+        def open(self, device: str) -> Iterator[Reader]:
+            yield Reader(value)
+
+    monkeypatch.setattr(probes, "check_options", lambda *_: None)
+    with pytest.raises(AssertionError, match=sentence):
+        check_probe(Odd())
+
+
+class Careless(FileExporter):
+    """Refuses as it should, and then breaks one rule."""
+
+    kind: Literal["json"] = "json"
+    target_version: ClassVar[str] = "1"
+    rule: str = ""
+
+    def export(self, recommendation: Recommendation, directory: Path) -> Path:
+        import os
+
+        if self.rule != "refuses nothing":
+            self.admit(recommendation)
+        proof = recommendation.verification
+        forced = proof.decision != "BETTER" and self.rule != "silent force"
+        lines = [f"{proof.decision} {dict(recommendation.config)} {'forced' if forced else ''}"]
+        lines += [str(dict(os.environ))] if self.rule == "leaks" else []
+        path = directory / "x.txt"
+        if self.rule == "overwrites" and path.exists():
+            return JsonExporter(force=True).write(path, "\n".join(lines))
+        if self.rule == "in place" and self.force and path.exists():
+            path.write_text("\n".join(lines))
+            return path
+        if self.rule == "leaves":
+            self.write(directory / ".x.tmp", "rest") if not (directory / ".x.tmp").exists() else None
+        return self.write(path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ("", ""),
+        ("refuses nothing", "must be refused"),
+        ("silent force", "must say that it was forced"),
+        ("leaks", "must not leave the machine"),
+        ("overwrites", "must not be overwritten"),
+        ("in place", "replace atomically"),
+        ("leaves", "nothing beside its result"),
+    ],
+)
+def test_a_careless_exporter_is_caught(
+    rule: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autotuner.testing import exporters
+
+    monkeypatch.setattr(exporters, "check_options", lambda *_: None)
+    if not rule:
+        return check_exporter(Careless(), tmp_path)
+    with pytest.raises(AssertionError, match=sentence):
+        check_exporter(Careless(rule=rule), tmp_path)
+    return None
