@@ -90,7 +90,7 @@ class MeasurementProtocol:
     max_measure_s: float = 15.0
     precision_ratio: float = 0.03
     time_limit_s: float = 600.0
-    contended_retries: int = 1
+    contended_retries: int = 2
 
 
 @dataclass(frozen=True, slots=True)

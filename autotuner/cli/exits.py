@@ -1,10 +1,11 @@
 """How a command ends: every error becomes one line and an exit code here, and nowhere else."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -21,16 +22,23 @@ class Commands(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *_: Any, **options: Any) -> NoReturn:
         """Run a command and leave with its exit code."""
         given = sys.argv[1:] if args is None else list(args)
+        open_missing_streams()
         make_printable()
         try:
             code = super().main(given, **{**options, "prog_name": "autotune", "standalone_mode": False})
             sys.stdout.flush()
         except AutotuneError as error:
             code = report_error(error.message, error.hint, error.exit_code, "--json" in given)
-        except typer.Abort:
-            code = report_error("aborted", "", 1, "--json" in given)
+        except typer.Abort as abort:
+            interrupted = isinstance(abort.__cause__, KeyboardInterrupt)
+            code = report_error(*(("interrupted", "", 130) if interrupted else ("aborted", "", 1)), "--json" in given)
         except BrokenPipeError:
             code = silence()
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            silence()
+            code = report_error(f"the output cannot be written: {error.strerror}", "free some space", 3, False)
         except _WrongUsage as error:
             code = report_error(*explain_usage(error), "--json" in given)
         sys.exit(code if isinstance(code, int) else 0)
@@ -38,6 +46,13 @@ class Commands(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # the same class, by version
         """In help, groups come before single commands."""
         return sorted(self.commands, key=lambda name: not isinstance(self.commands[name], TyperGroup))
+
+
+def open_missing_streams() -> None:
+    """Let a caller that closed stdout or stderr have silence: their numbers must not become a database's."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - for good
 
 
 def make_printable() -> None:
@@ -56,19 +71,26 @@ def explain_usage(error: Any) -> tuple[str, str, int]:
 
 def report_error(message: str, hint: str, exit_code: int, as_json: bool) -> int:
     """Say what is wrong in one line on stderr, with `as_json` also as one object on stdout; return `exit_code`."""
-    line = " ".join(f"error: {message}{f' — {hint}' if hint else ''}".split())
-    try:
-        print(line, file=sys.stderr)
-        if as_json:
+    say(" ".join(f"error: {message}{f' — {hint}' if hint else ''}".split()))
+    if as_json:
+        try:
             print(json.dumps({"error": message, "hint": hint, "exit_code": exit_code}, ensure_ascii=False), flush=True)
-    except BrokenPipeError:
-        silence()
+        except OSError:
+            silence()
     return exit_code
 
 
-def silence() -> int:
-    """The reader has gone: write the rest nowhere, also at the interpreter's own end."""
+def say(line: str) -> None:
+    """Write a line to stderr, if anybody reads it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO | None = None) -> int:
+    """The reader of `stream` (stdout) has gone: write the rest nowhere, also at the interpreter's own end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, (stream or sys.stdout).fileno())
     os.close(nowhere)
     return 1

@@ -9,29 +9,38 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from autotuner.cli.exits import report_error
+from autotuner.cli.exits import report_error, say
+from autotuner.errors import AutotuneError
 
 if TYPE_CHECKING:  # both are cheap, but `autotune --help` needs neither
     from autotuner.events import Event, Listener, StudySummary
 
 
-def run(call: "Callable[[Listener], StudySummary]", db: str | None, as_json: bool) -> "StudySummary":
+def run(
+    call: "Callable[[Listener], StudySummary]", db: str | None, as_json: bool, again: str = "resume"
+) -> "StudySummary":
     """Run a study in the foreground and print how it ended.
 
     Args:
         call: Runs it, telling the listener that it is given.
         db: The record if the user named one, to be repeated in the commands that are suggested.
         as_json: Events to stderr as lines of JSON, the result to stdout as one object.
+        again: The command of `autotune study` that takes up what was cut off.
 
     Raises:
         typer.Exit: With 130 when it was interrupted; what was measured is kept.
+        AutotuneError: The call's own; when the study was under way, after a line that says how to go on.
     """
-    watch = _Watch()
+    watch = _Watch(again, db)
     try:
         with interruptible(), _listener(as_json) as listener:
             ended = call(watch.through(listener))
     except KeyboardInterrupt:
-        raise typer.Exit(_interrupted(watch, db, as_json)) from None
+        raise typer.Exit(_interrupted(watch, as_json)) from None
+    except AutotuneError:
+        if watch.name:
+            say(f"stopped: {watch.kept_text}. {again.capitalize()}: {watch.command}")
+        raise
     _print(ended, db, as_json)
     return ended
 
@@ -39,12 +48,13 @@ def run(call: "Callable[[Listener], StudySummary]", db: str | None, as_json: boo
 class _Watch:
     """Counts what is kept, for the words at an interruption, and goes on when nobody reads any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, again: str, db: str | None) -> None:
+        self.again, self.db = again, db
         self.name = ""
         self.kept = 0
 
     def through(self, listener: "Listener") -> "Listener":
-        """`listener`, watched. A closed pipe must not end a study of hours: it then runs on in silence."""
+        """`listener`, watched. A closed pipe or terminal, or a full disk, must not end a study: it falls silent."""
         from autotuner.events import StudyStarted, TrialEnded, ignore
 
         current = listener
@@ -60,10 +70,24 @@ class _Watch:
                     pass
             try:
                 current(event)
-            except BrokenPipeError:
+            except OSError:
                 current = ignore
 
         return listen
+
+    @property
+    def kept_text(self) -> str:
+        """`3 trials kept`."""
+        from autotuner.report.text import plural
+
+        return f"{plural(self.kept, 'trial')} kept"
+
+    @property
+    def command(self) -> str:
+        """What to type to go on."""
+        from autotuner.report.sentences import resume_command
+
+        return resume_command(self.name, self.db, self.again)
 
 
 @contextmanager
@@ -101,18 +125,14 @@ def _print(ended: "StudySummary", db: str | None, as_json: bool) -> None:
         show(summary(ended, db))
 
 
-def _interrupted(watch: _Watch, db: str | None, as_json: bool) -> int:
+def _interrupted(watch: _Watch, as_json: bool) -> int:
     if not watch.name:
         return report_error("interrupted before anything was measured", "", 130, as_json)
-    from autotuner.report.sentences import resume_command
-    from autotuner.report.text import plural
-
-    command, kept = resume_command(watch.name, db), plural(watch.kept, "trial")
     if as_json:
         from autotuner.report.json_lines import dump
 
-        print(dump({"error": f"interrupted: {kept} kept", "hint": command, "exit_code": 130}))
-    print(f"interrupted: {kept} kept. Resume: {command}", file=sys.stderr)
+        print(dump({"error": f"interrupted: {watch.kept_text}", "hint": watch.command, "exit_code": 130}))
+    say(f"interrupted: {watch.kept_text}. {watch.again.capitalize()}: {watch.command}")
     return 130
 
 

@@ -1,12 +1,15 @@
 """`autotune study start`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autotuner.cli.options import Db, Json, Set
 from autotuner.cli.run import exit_code, run
+
+if TYPE_CHECKING:
+    from autotuner.events import Listener, StudySummary
 
 
 def start(
@@ -23,9 +26,10 @@ def start(
     Ends with 0 when there is an answer, 1 when every trial failed, 2 for a mistake in the file or the command,
     3 when the machine cannot, 130 when interrupted (nothing is lost: see study resume).
     """
-    from autotuner import api
 
-    ended = run(
-        lambda listener: api.start(file, overrides=overrides or (), name=name, db=db, listener=listener), db, as_json
-    )
-    raise typer.Exit(exit_code(ended))
+    def call(listener: "Listener") -> "StudySummary":
+        from autotuner import api  # here, so that an interruption of this second is one line as well
+
+        return api.start(file, overrides=overrides or (), name=name, db=db, listener=listener)
+
+    raise typer.Exit(exit_code(run(call, db, as_json)))

@@ -16,6 +16,6 @@ def verify(name: Name, db: Db = None, as_json: Json = False) -> None:
 
     with api.load_study(name, db) as study:
         claims = study.verifications()
-    ended = run(lambda listener: api.verify(name, db=db, listener=listener), db, as_json)
+    ended = run(lambda listener: api.verify(name, db=db, listener=listener), db, as_json, again="verify")
     assert ended.verification is not None, "api.verify returns one, or raises"
     raise typer.Exit(0 if claims and confirms(ended.verification, claims[-1][1]) else 1)

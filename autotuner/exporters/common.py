@@ -45,7 +45,8 @@ class FileExporter(Exporter):
             path.parent.mkdir(parents=True, exist_ok=True)
             _replace(path, text.encode())
         except OSError as error:
-            raise MachineError(f"cannot write {path}: {error.strerror or error}") from error
+            problem = f"cannot write {path}: {error.strerror or error}"
+            raise MachineError(problem, "make room or name another folder with -o") from error
         return path
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from autotuner import statistics
+from autotuner import metrics, statistics
 from autotuner.errors import AutotuneError, InvalidConfigError, UnsupportedError, UsageError
 from autotuner.monitor import environment, gpu, host, reference
 from autotuner.monitor import torch as torch_door
@@ -125,13 +125,17 @@ class Recorder:
                 return spent_s
 
     def _best_window(self, opened: OpenWorkload, job: Job) -> Window:
-        """Measure; a window that somebody else disturbed is taken again, and the last one is kept and marked."""
-        for _ in range(job.protocol.contended_retries):
-            window = self._window(opened, job)
-            if not window.contention:
-                return window
-            logger.warning("contended, measured again: %s", window.contention)
-        return self._window(opened, job)
+        """Measure; a window that somebody else disturbed is taken again.
+
+        When all are disturbed the fastest is kept, and marked: others on the machine only ever slow a step down.
+        """
+        windows: list[Window] = []
+        for _ in range(1 + job.protocol.contended_retries):
+            windows.append(self._window(opened, job))
+            if not windows[-1].contention:
+                return windows[-1]
+            logger.warning("contended: %s", windows[-1].contention)
+        return min(windows, key=lambda window: metrics.median(window.samples["block_step_s"]))
 
     def _window(self, opened: OpenWorkload, job: Job) -> Window:
         """Blocks until the interval is narrow, the noise has plateaued, or the time is up."""

@@ -123,9 +123,9 @@ def next_step(summary: StudySummary, db: str | None = None) -> str:
             return ""
 
 
-def resume_command(name: str, db: str | None = None) -> str:
-    """What to type after an interruption."""
-    return f"autotune study resume {name}{_where(db)}"
+def resume_command(name: str, db: str | None = None, command: str = "resume") -> str:
+    """What to type after an interruption: `autotune study resume qwen3-cpu --db my.db`."""
+    return f"autotune study {command} {name}{_where(db)}"
 
 
 def _where(db: str | None) -> str:

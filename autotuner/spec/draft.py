@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def _text(path: Path, source: str) -> str:
     try:
         if not path.is_file():
             problem = "a directory, not a file" if path.is_dir() else "no such file"
-            raise UsageError(f"{source}: {problem}")
+            raise UsageError(f"{source}: {problem}", _suggest_file(path))
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -88,6 +89,14 @@ def _text(path: Path, source: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{source}:{line}: not UTF-8 text", "is it binary?") from None
+
+
+def _suggest_file(path: Path) -> str:
+    """A study file near a path that is none."""
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file.name for file in folder.glob("*.y*ml")) if folder.is_dir() else []
+    near = get_close_matches(path.name, files, n=1) or files[:1]
+    return one_line(f"is it {folder / near[0]}?") if near else "give the path of a YAML file that describes a study"
 
 
 def override(draft: Draft, overrides: Sequence[str]) -> None:

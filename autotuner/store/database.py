@@ -1,5 +1,6 @@
 """The only door to the database: opening, transactions, and foreign errors turned into a person's words."""
 
+import math
 import re
 import sqlite3
 import struct
@@ -21,6 +22,7 @@ from autotuner.store import schema
 
 QUICK_CHECK_MAX_BYTES = 50_000_000
 _OTHER_FILE = "name another file with --db, or move this one away"
+_URL_FORMS = "use a path, sqlite:///PATH or postgresql://…"
 
 # https://www.sqlite.org/rescode.html: the low byte is the class of the error.
 _SQLITE_ERRORS = {
@@ -112,11 +114,14 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
-        raise UsageError(f"{re.sub('//.*@', '//…@', url)!r} is not the URL of a database", str(error)) from None
+        problem = "is not the URL of a database" + (f": {error}" if isinstance(error, ValueError) else "")
+        raise UsageError(f"{re.sub('//.*@', '//…@', url)!r} {problem}", _URL_FORMS) from None
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise UsageError(f"{parsed.drivername} is not supported", "use a path, sqlite:///PATH or postgresql://…")
+        raise UsageError(f"{parsed.drivername} is not supported", _URL_FORMS)
     if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
         raise UsageError(f"{url!r} names no file", "a record outlives the process: use a path or sqlite:///PATH")
+    if parsed.get_backend_name() == "sqlite" and parsed.query.keys() - {"timeout"}:
+        raise UsageError(f"{url!r} has options that are not known", "of SQLite's only ?timeout=SECONDS can be given")
     return parsed
 
 
@@ -125,13 +130,26 @@ def _path(url: URL) -> Path | None:
 
 
 def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
-    arguments: dict[str, Any] = {"timeout": busy_timeout_s} if url.get_backend_name() == "sqlite" else {}
+    sqlite = url.get_backend_name() == "sqlite"
+    arguments: dict[str, Any] = {"timeout": _timeout_s(url, busy_timeout_s)} if sqlite else {}
     try:
         return create_engine(url, connect_args=arguments)
     except ModuleNotFoundError as error:
         raise MachineError(f"{url.drivername} needs the package {error.name}", f"pip install {error.name}") from None
     except ArgumentError as error:
-        raise UsageError(f"{url.render_as_string(hide_password=True)}: {error}") from None
+        raise UsageError(f"{url.render_as_string(hide_password=True)}: {error}", _URL_FORMS) from None
+
+
+def _timeout_s(url: URL, otherwise_s: float) -> float:
+    """How long to wait for another writer: what the URL says (`?timeout=5`), or `otherwise_s`."""
+    written = url.query.get("timeout", otherwise_s)
+    try:
+        timeout_s = float(written)  # type: ignore[arg-type]  # a tuple when it is given twice
+    except (TypeError, ValueError):
+        timeout_s = math.nan
+    if not 0 <= timeout_s < math.inf:
+        raise UsageError(f"timeout={written} in the record's URL is no number of seconds", "write ?timeout=30")
+    return timeout_s
 
 
 def _make_folder(folder: Path) -> None:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -186,8 +186,8 @@ def _claim(file: IO[str], name: str) -> None:
     except OSError as error:
         raise MachineError(f"{file.name} cannot be locked: {error.strerror}") from error
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with suppress(OSError):  # for the reader only: on a full disk the lock holds all the same
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
 
 
 def _check_name(name: str) -> None:

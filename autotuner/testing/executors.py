@@ -27,7 +27,7 @@ DEATHS = {"segfault": FailureKind.CRASHED, "exit": FailureKind.CRASHED, "kill": 
 
 
 def check_executor(executor: Executor, folder: Path, *, isolated: bool = True) -> None:
-    """Check that jobs are answered, failures are data, workloads are reused exactly when they may be, and nothing stays.
+    """Check that jobs are answered, failures are data, workloads reused exactly when they may be, and nothing stays.
 
     Args:
         executor: With any options.

@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from autotuner.errors import MachineError, UsageError
 from autotuner.plugins import Exporter
-from autotuner.testing.options import check_options
+from autotuner.testing.options import check_options, complaint
 from autotuner.types import Config, Decision, Equivalence, Pair, Recommendation, Tier, Verification
 
 BASELINE: Config = {"batch_size": 8, "dtype": "float32", "compile": False, "threads": None}
@@ -58,12 +59,9 @@ def _contents(path: Path) -> dict[str, bytes]:
 
 def _check_refusal(exporter: Exporter, folder: Path) -> None:
     for decision in (decision for decision in Decision if decision is not Decision.BETTER):
-        try:
-            exporter.export(recommendation(decision), folder)
-        except UsageError as error:
-            assert decision in error.message, "the refusal must name the decision"
-        else:
-            raise AssertionError(f"{decision} must be refused without force")
+        said = complaint(UsageError, partial(exporter.export, recommendation(decision), folder))
+        assert said, f"{decision} must be refused without force"
+        assert decision in said, "the refusal must name the decision"
         assert not _contents(folder), f"refusing {decision} must leave nothing"
 
 
@@ -80,12 +78,9 @@ def _check_replacing(exporter: Exporter, forced: Exporter, folder: Path) -> None
     path = exporter.export(recommendation(), folder)
     before, inode = _contents(folder), path.stat().st_ino
     changed = replace(recommendation(), config={**CONFIG, "batch_size": 64})
-    try:
-        exporter.export(changed, folder)
-    except UsageError:
-        assert _contents(folder) == before, "refusing to overwrite must change nothing"
-    else:
-        raise AssertionError("what is there must not be overwritten without force")
+    said = complaint(UsageError, partial(exporter.export, changed, folder))
+    assert said, "what is there must not be overwritten without force"
+    assert _contents(folder) == before, "refusing to overwrite must change nothing"
     assert forced.export(changed, folder) == path
     assert _contents(folder) != before, "force replaces"
     assert path.stat().st_ino != inode, "replace atomically: write beside it and rename, never into it"
@@ -126,9 +121,6 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _check_unwritable(exporter: Exporter, file: Path) -> None:
     file.write_text("no folder")
-    try:
-        exporter.export(recommendation(), file / "below")
-    except MachineError as error:
-        assert str(file) in error.message, "the error must name the place"
-    else:
-        raise AssertionError("a folder that cannot be written is the machine's fault: MachineError")
+    said = complaint(MachineError, partial(exporter.export, recommendation(), file / "below"))
+    assert said, "a folder that cannot be written is the machine's fault: MachineError"
+    assert str(file) in said, "the error must name the place"

@@ -17,7 +17,7 @@ import importlib, json, os, sys
 for module in json.loads(sys.argv[1]):
     importlib.import_module(module)
 links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
-sys.exit(", ".join(link for link in links if link.startswith("/dev/nvidia")))
+sys.exit(", ".join(link for link in links if link.startswith("/dev/nvidia-uvm")) or 0)
 """
 
 

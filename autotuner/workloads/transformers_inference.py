@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from autotuner.errors import InvalidConfigError, UnsupportedError, UsageError
 from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
 from autotuner.types import Config, Tier, Value
+from autotuner.workloads.batches import Batches
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ DEFAULTS: Config = {
     "kv_cache": "dynamic",
     "threads": None,
 }
-POOL_REQUESTS = 64  # different inputs in turn, so that no step can profit from the one before
 
 
 class TransformersInference(Workload):
@@ -81,8 +81,9 @@ class TransformersInference(Workload):
     @cached_property
     def _identity(self) -> Mapping[str, str]:
         content = json.dumps(self.config, sort_keys=True).encode() if self.config is not None else b""
-        if self.model is not None and Path(self.model).is_dir():
-            content = _folder_digest(Path(self.model))
+        folder = Path(self.model or "").expanduser()
+        if self.model is not None and folder.is_dir():
+            content = _folder_digest(folder)
         elif self.model is not None:
             content = f"{self.model}@{self.revision}".encode()
         name = self.model if self.model is not None else f"{(self.config or {})['model_type']} (random weights)"
@@ -94,6 +95,8 @@ class TransformersInference(Workload):
             return
         path = Path(self.model).expanduser()
         looks_local = self.model.startswith((".", "/", "~")) or path.exists()
+        if looks_local and not path.exists():
+            raise UsageError(f"workload.model: there is no {self.model}", "name a folder with config.json, or a hub id")
         if looks_local and not (path / "config.json").is_file():
             raise UsageError(f"workload.model: {self.model} holds no transformers model", "a folder with config.json")
         if looks_local and not any(path.glob("*.safetensors")):
@@ -142,45 +145,13 @@ class TransformersInference(Workload):
             raise
         return model.eval()
 
-    def inputs(self, vocabulary: int, count: int, stream: int) -> Any:
-        """The same token ids for every configuration: [count, prompt_tokens], drawn from `seed` and `stream`."""
-        import torch
-
-        generator = torch.Generator().manual_seed(1_000_003 * (stream + 1) + self.seed)
-        return torch.randint(1, vocabulary, (count, self.prompt_tokens), generator=generator)
-
-
-class Batches:
-    """Takes batches in turn from a fixed pool of inputs on the host."""
-
-    def __init__(self, workload: TransformersInference, vocabulary: int) -> None:
-        self._pool = workload.inputs(vocabulary, POOL_REQUESTS, stream=0)
-        self.probe = workload.inputs(vocabulary, workload.probe_requests, stream=1)
-        self._next = 0
-
-    def take(self, size: int) -> Any:
-        """The next `size` inputs [size, prompt_tokens], wrapping around."""
-        import torch
-
-        rows = (torch.arange(size) + self._next) % POOL_REQUESTS
-        self._next = int(self._next + size) % POOL_REQUESTS
-        return self._pool[rows]
-
-    def probe_batches(self, size: int) -> Iterator[tuple[int, Any]]:
-        """The probe in batches of exactly `size` rows, with how many of them count; the last one is filled up."""
-        import torch
-
-        for start in range(0, len(self.probe), size):
-            rows = torch.arange(start, start + size)
-            yield min(size, len(self.probe) - start), self.probe[rows % len(self.probe)]
-
 
 class Generator:
     """Greedy generation of a fixed number of tokens."""
 
     def __init__(self, workload: TransformersInference, model: Any, device: str) -> None:
         self._workload, self._model, self._device = workload, model, device
-        self._batches = Batches(workload, model.config.get_text_config().vocab_size)
+        self._batches = _batches(workload, model)
         model.generation_config.eos_token_id = None  # every request has its full length, whatever the weights say
         model.generation_config.pad_token_id = 0
 
@@ -254,7 +225,7 @@ class Encoder:
         import torch
 
         self._device, self._dtype = device, str(model.dtype).removeprefix("torch.")
-        self._batches = Batches(workload, model.config.get_text_config().vocab_size)
+        self._batches = _batches(workload, model)
         self._tokens = workload.prompt_tokens
         mode = chosen["compile"]
         self._forward = model if mode == "none" else torch.compile(model, mode=str(mode))
@@ -279,6 +250,11 @@ class Encoder:
         ids = batch.to(self._device)
         hidden = self._forward(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         return hidden.mean(dim=1).float().cpu()
+
+
+def _batches(workload: TransformersInference, model: Any) -> Batches:
+    vocabulary = model.config.get_text_config().vocab_size
+    return Batches(vocabulary, workload.prompt_tokens, workload.probe_requests, workload.seed)
 
 
 def _generation_options(chosen: Mapping[str, Value]) -> dict[str, Any]:
