@@ -5,12 +5,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from autotuner import plugins, telemetry
-from autotuner.adjust.space import Space
+from autotuner.adjust.space import Space, SpaceCheck, check_space
 from autotuner.clock import Clock
 from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
@@ -24,39 +23,10 @@ from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
 from autotuner.store import open_record as open_store
-from autotuner.types import Config, Decision, Measurement, Recommendation, Value
+from autotuner.types import Decision, Measurement, Recommendation
 from autotuner.verify.verification import confirm
 
 DEFAULT_RECORD = "studies/autotune.db"
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceCheck:
-    """What a file describes, without running anything.
-
-    Attributes:
-        name: Of the study.
-        source: The file.
-        parameters: `{name: its values}`.
-        baseline: Every parameter at its default.
-        raw_size: Product of the numbers of values.
-        legal_size: Distinct configurations that no rule forbids; None when there are too many to count.
-        objective: "maximize throughput_tokens_per_s".
-        limits: As written.
-        max_trials: Budget.
-        device: "cpu" or "cuda".
-    """
-
-    name: str
-    source: str
-    parameters: Mapping[str, tuple[Value, ...]]
-    baseline: Config
-    raw_size: int
-    legal_size: int | None
-    objective: str
-    limits: tuple[str, ...]
-    max_trials: int
-    device: str
 
 
 @contextmanager
@@ -87,21 +57,7 @@ def check(path: Path, overrides: Sequence[str] = ()) -> SpaceCheck:
     Raises:
         UsageError: The file does not describe a study.
     """
-    spec = read_spec(path, overrides)
-    space = Space(spec)
-    direction = "maximize" if spec.objective.sign > 0 else "minimize"
-    return SpaceCheck(
-        name=spec.name,
-        source=spec.source,
-        parameters={name: parameter.values for name, parameter in spec.parameters.items()},
-        baseline=spec.baseline,
-        raw_size=space.raw_size,
-        legal_size=space.size(),
-        objective=f"{direction} {spec.objective.metric}",
-        limits=tuple(limit.text for limit in spec.limits),
-        max_trials=spec.budget.trials,
-        device=spec.device,
-    )
+    return check_space(read_spec(path, overrides))
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:

@@ -129,10 +129,8 @@ class Failure:
     """Why a configuration gave no measurement. Data for the next proposal, never an exception.
 
     Attributes:
-        kind: The class of the failure.
         message: One line in the words of whoever failed.
         log_path: The worker's whole output, relative to the study's folder; empty if there is none.
-        duration_s: Time that the attempt took.
     """
 
     kind: FailureKind
@@ -203,7 +201,6 @@ class Equivalence:
     """Whether a candidate computes what the baseline computes.
 
     Attributes:
-        kept: The decision.
         tier: The rule that was applied, the loosest among the changed parameters.
         reason: One sentence with the deciding number.
         metrics: Deviations from the reference (`output_error_ratio`, `output_kl_nats`, …).
@@ -237,10 +234,8 @@ class Contribution:
     """What one changed parameter is worth: the winner against itself with this parameter at its default.
 
     Attributes:
-        parameter: Its name.
         gain_ratio: Factor, > 1 means that the change helps.
         gain_interval: 95 %, as factors; (0, inf) when too few pairs were taken.
-        pairs: How many pairs it rests on.
     """
 
     parameter: str
@@ -257,7 +252,6 @@ class Verification:
         decision: BETTER, SAME, WORSE, AMBIGUOUS or INVALID.
         reason: The decision in one sentence.
         config: The candidate.
-        baseline: The baseline's configuration.
         metric: The objective that was compared.
         gain_ratio: Factor in the direction of improvement: 1.25 is a quarter better, whatever the metric.
         gain_interval: 95 % confidence sequence of the factor, valid at the moment of stopping.
@@ -268,7 +262,6 @@ class Verification:
         baseline_metrics: The same of the baseline.
         violations: Limits that the candidate breaks in verification, as in `Verdict`.
         contributions: What each changed parameter is worth.
-        duration_s: Time that the verification took.
     """
 
     decision: Decision
@@ -293,7 +286,6 @@ class Recommendation:
     """What a study hands to deployment.
 
     Attributes:
-        study: Its name.
         config: The configuration to use; the baseline's unless a candidate was verified BETTER.
         baseline: What was used before.
         verification: The proof.

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
@@ -188,3 +189,50 @@ def _steps(here: int, count: int) -> list[int]:
         return [i for i in range(count) if i != here]
     jumps = [2**power for power in range(count.bit_length())]
     return [i for jump in jumps for i in (here - jump, here + jump) if 0 <= i < count]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceCheck:
+    """What a study file describes, without running anything.
+
+    Attributes:
+        name: Of the study.
+        source: The file.
+        parameters: `{name: its values}`.
+        baseline: Every parameter at its default.
+        raw_size: Product of the numbers of values.
+        legal_size: Distinct configurations that no rule forbids; None when there are too many to count.
+        objective: "maximize throughput_tokens_per_s".
+        limits: As written.
+        max_trials: Budget.
+        device: "cpu" or "cuda".
+    """
+
+    name: str
+    source: str
+    parameters: Mapping[str, tuple[Value, ...]]
+    baseline: Config
+    raw_size: int
+    legal_size: int | None
+    objective: str
+    limits: tuple[str, ...]
+    max_trials: int
+    device: str
+
+
+def check_space(spec: StudySpec) -> SpaceCheck:
+    """Count what a study may try."""
+    space = Space(spec)
+    direction = "maximize" if spec.objective.sign > 0 else "minimize"
+    return SpaceCheck(
+        name=spec.name,
+        source=spec.source,
+        parameters={name: parameter.values for name, parameter in spec.parameters.items()},
+        baseline=spec.baseline,
+        raw_size=space.raw_size,
+        legal_size=space.size(),
+        objective=f"{direction} {spec.objective.metric}",
+        limits=tuple(limit.text for limit in spec.limits),
+        max_trials=spec.budget.trials,
+        device=spec.device,
+    )

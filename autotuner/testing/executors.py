@@ -50,9 +50,9 @@ def check_executor(executor: Executor, folder: Path, *, isolated: bool = True) -
 
 
 def job(folder: Path, fault: str = "", launch: str = "search", **config: int) -> Job:
-    """A job of a few milliseconds; `live` is a live parameter, every other one is not."""
+    """A job of a few milliseconds; `live` is a live parameter, the others are not. A `fault` strikes at live = 9."""
     replay = load_class("workloads", "replay", Workload)
-    workload = replay.model_validate({"step_s": "0", "fault": {fault: "True"} if fault else {}})
+    workload = replay.model_validate({"step_s": "0", "fault": {fault: "live == 9"} if fault else {}})
     return Job(
         workload, {"fixed": 0, "live": 0, **config}, BRIEF, launch=launch, live=frozenset({"live"}),
         log_path=folder / "logs" / "trial.log", reference_path=folder / "reference.npz", writes_reference=True,
@@ -71,12 +71,12 @@ def _measured(outcome: Outcome) -> Measurement:
 
 def _check_faults(pool: WorkerPool, folder: Path, faults: dict[str, FailureKind]) -> None:
     for fault, kind in faults.items():
-        outcome = _answer(pool.submit(job(folder, fault)))
+        outcome = _answer(pool.submit(job(folder, fault, live=9)))
         assert isinstance(outcome, Failure), f"{fault}: a failure must be an answer, not {outcome}"
         assert outcome.kind is kind, f"{fault}: {outcome.kind} instead of {kind}: {outcome.message}"
         assert outcome.message, f"{fault}: a failure says what happened"
         assert "\n" not in outcome.message, f"{fault}: the message must be one line"
-        healthy = _measured(_answer(pool.submit(job(folder))))
+        healthy = _measured(_answer(pool.submit(job(folder, fault))))
         assert not healthy.reused, f"{fault}: what failed must not be used again"
 
 
