@@ -110,9 +110,11 @@ def tune(
     if not isinstance(spec, StudySpec):
         spec = read_spec(Path(spec))
     with open_record(db) as record:
-        chosen = name or _free_name(record, spec.name)
-        study = record.create(spec, chosen)
-        return _run(record, study, spec, listener)
+        chosen = _free_name(record, spec.name) if name is None else name
+        with _running(record, chosen, spec, listener) as (pool, jobs):
+            study = record.create(spec, chosen)  # only now: a study that could not start leaves no trace
+            _run(record, study, spec, pool, jobs, listener)
+        return _ended(record, study, listener)
 
 
 def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
@@ -125,7 +127,10 @@ def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         study = record.study(name)
         if study.events("finished"):
             raise UsageError(f"study {name!r} is finished", f"measure its winner again: autotune study verify {name}")
-        return _run(record, study, restore(study.spec()), listener)
+        spec = restore(study.spec())
+        with _running(record, name, spec, listener) as (pool, jobs):
+            _run(record, study, spec, pool, jobs, listener)
+        return _ended(record, study, listener)
 
 
 def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
@@ -140,7 +145,7 @@ def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         if not study.verifications():
             raise UsageError(f"study {name!r} has not come to a verdict yet", f"autotune study resume {name}")
         claim = study.verifications()[-1][1]
-        with _running(record, study, spec, listener) as (pool, jobs):
+        with _running(record, name, spec, listener) as (pool, jobs):
             listener(_started(record, study, spec))
             verification = confirm(spec, pool, jobs, claim, listener)
             study.append_verification(verification)
@@ -218,26 +223,23 @@ def _free_name(record: Record, name: str) -> str:
 
 
 @contextmanager
-def _running(record: Record, study: Study, spec: StudySpec, listener: Listener) -> Iterator[tuple[WorkerPool, Jobs]]:
+def _running(record: Record, name: str, spec: StudySpec, listener: Listener) -> Iterator[tuple[WorkerPool, Jobs]]:
     """Everything that a running study holds: its lock, its device, its workers, its telemetry."""
-    folder = record.folder(study.name)
     with ExitStack() as stack:
-        stack.enter_context(record.lock(study.name))
+        stack.enter_context(record.lock(name))
         if spec.device == "cuda":
             stack.enter_context(reserved_gpu())
         delivery = stack.enter_context(telemetry.session())
         pool = stack.enter_context(spec.executor.open(plugins.modules_of(spec.workload, spec.probes)))
-        yield pool, Jobs(spec, folder)
+        yield pool, Jobs(spec, record.folder(name))
     if delivery.spans_lost or delivery.metrics_lost:
         listener(Note(f"telemetry: {delivery.spans_lost} spans and {delivery.metrics_lost} metrics were not delivered"))
 
 
-def _run(record: Record, study: Study, spec: StudySpec, listener: Listener) -> StudySummary:
-    with _running(record, study, spec, listener) as (pool, jobs):
-        study.append_event("resumed" if study.events("started") else "started")
-        listener(_started(record, study, spec))
-        run_loop(spec, study, pool, jobs, listener)
-    return _ended(record, study, listener)
+def _run(record: Record, study: Study, spec: StudySpec, pool: WorkerPool, jobs: Jobs, listener: Listener) -> None:
+    study.append_event("resumed" if study.events("started") else "started")
+    listener(_started(record, study, spec))
+    run_loop(spec, study, pool, jobs, listener)
 
 
 def _started(record: Record, study: Study, spec: StudySpec) -> StudyStarted:

@@ -35,6 +35,12 @@ budget: {trials: 8, max_pairs: 6}
 protocol:
   {block_s: 0.005, warmup_min_s: 0.01, warmup_max_s: 0.1, min_measure_s: 0.03, max_measure_s: 0.1, time_limit_s: 20}
 """
+SLOWLY = [
+    "--set",
+    "protocol.min_measure_s=0.3",
+    "--set",
+    "protocol.max_measure_s=0.5",
+]  # the view is redrawn once a second
 PROGRAM = "import sys; from autotuner.cli.main import app; print('ready', file=sys.stderr, flush=True); app()"
 
 
@@ -139,7 +145,7 @@ def small_disk(tmp_path):
 def fill(folder):
     """Take all the room that is left, and return what to delete to have it back."""
     ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as target:
+    with ballast.open("ab", buffering=0) as target:
         try:
             while target.write(bytes(4096)):
                 pass
@@ -203,7 +209,8 @@ def test_two_impatient_interruptions_leave_nothing_either(file, tmp_path):
             study.process.send_signal(signal.SIGINT)
             time.sleep(0.02)
         code, _, errors = study.end()
-    assert code == 130, errors
+    assert code in (130, -signal.SIGINT), errors  # the last may meet an interpreter that is already leaving
+    assert "Traceback" not in errors
     assert_resumable(tmp_path, kept(tmp_path))
 
 
@@ -218,22 +225,22 @@ def on_terminal(started, *, hangup_ignored=False, output="/dev/null"):
 
 @pytest.mark.slow
 def test_a_closed_terminal_ends_the_study_and_loses_nothing(file, tmp_path):
-    started = Run(tmp_path, "study", "start", file)
+    started = Run(tmp_path, "study", "start", file, *SLOWLY)
     terminal = on_terminal(started)
-    terminal.expect("3 of 8 trials")
+    terminal.expect("[2-7] of 8 trials")
     terminal.close(force=False)
     assert survivors(started.mark) == []
     before = kept(tmp_path)
-    assert len(before) >= 3
+    assert len(before) >= 2
     assert_resumable(tmp_path, before)
 
 
 @pytest.mark.slow
 def test_a_study_that_was_told_to_outlives_its_terminal(file, tmp_path):
-    started = Run(tmp_path, "study", "start", file)
+    started = Run(tmp_path, "study", "start", file, *SLOWLY)
     output = tmp_path / "output"
     terminal = on_terminal(started, hangup_ignored=True, output=output)
-    terminal.expect("3 of 8 trials")
+    terminal.expect("[2-7] of 8 trials")
     os.close(terminal.fileno())  # close() would end the process as well
     terminal.ptyproc.fd, terminal.child_fd = -1, -1
     assert survivors(started.mark, patience_s=60) == []
@@ -244,10 +251,9 @@ def test_a_study_that_was_told_to_outlives_its_terminal(file, tmp_path):
 @pytest.mark.slow
 def test_a_progress_that_cannot_be_written_ends_no_study(file, tmp_path):
     started = Run(tmp_path, "study", "start", file, "--set", "budget.trials=2")
+    argv = [word.replace("print('ready', file=sys.stderr, flush=True); ", "") for word in started.argv]
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            started.argv, env=started.env, stdout=subprocess.PIPE, stderr=full, timeout=60, check=False
-        )
+        done = subprocess.run(argv, env=started.env, stdout=subprocess.PIPE, stderr=full, timeout=60, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith((b"BETTER", b"AMBIGUOUS"))
 
@@ -273,6 +279,8 @@ def test_no_room_to_go_on(file, small_disk):
     stopped = f"stopped: {len(before)} trials kept. Resume: autotune study resume s --db {study.db}"
     assert stopped in errors.splitlines()
     assert len(before) >= 3
+    os.truncate(small_disk / "s" / ".lock", 0)
+    fill(small_disk)  # not even the lock finds room for the number of its holder
     for command in (["resume", "s"], ["delete", "s", "--yes"]):
         code, output, errors = run(small_disk, "study", *command)
         assert_refused(code, output, errors, expected=3, words=words)
@@ -385,7 +393,18 @@ def test_a_study_whose_every_trial_fails(file, tmp_path):
     assert output.startswith("INVALID  Every trial failed; nothing was measured.")
     failed = re.search(r"(\d+) trials, \1 failed \(\1 crashed\)", output)
     assert failed, output
-    log = re.search(r"last log +(\S+)", output)[1]
-    assert "RuntimeError: the workload is broken" in (tmp_path / log).read_text()
+    log = re.search(r"last log +(/.*\.log)", re.sub(r"\n {5,}", "", output))[1]  # a long path is wrapped
+    assert "RuntimeError: the workload is broken" in Path(log).read_text()
     assert errors.count(": failed, crashed: RuntimeError: the workload is broken") == int(failed[1])
     assert f"autotune study show s --db {tmp_path}/autotune.db" in " ".join(output.split())
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="a worker calls the machine's failure the configuration's")
+def test_no_room_for_the_outputs_of_the_baseline(file, tmp_path):
+    """They can be megabytes. The machine's fault, so no trial has failed, and the study can be resumed."""
+    (tmp_path / "s" / "reference.npz" / "in the way").mkdir(parents=True)
+    code, output, errors = run(tmp_path, "study", "start", file)
+    assert_refused(code, output, errors, expected=3, words=["cannot write", "reference.npz"])
+    shutil.rmtree(tmp_path / "s" / "reference.npz")
+    assert_resumable(tmp_path, [])

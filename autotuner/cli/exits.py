@@ -29,9 +29,8 @@ class Commands(TyperGroup):
             sys.stdout.flush()
         except AutotuneError as error:
             code = report_error(error.message, error.hint, error.exit_code, "--json" in given)
-        except typer.Abort as abort:
-            interrupted = isinstance(abort.__cause__, KeyboardInterrupt)
-            code = report_error(*(("interrupted", "", 130) if interrupted else ("aborted", "", 1)), "--json" in given)
+        except typer.Abort:
+            code = report_error("aborted", "", 1, "--json" in given)
         except BrokenPipeError:
             code = silence()
         except OSError as error:

@@ -10,6 +10,8 @@ from pathlib import Path
 from autotuner.errors import MachineError
 from autotuner.monitor import gpu
 
+IDLE_MEMORY_BYTES = 2**30  # more than any driver keeps for itself
+
 
 @contextmanager
 def reserved_gpu() -> Iterator[gpu.Gpu]:
@@ -20,8 +22,8 @@ def reserved_gpu() -> Iterator[gpu.Gpu]:
     """
     busy: list[str] = []
     for device in _visible():
-        if pids := gpu.processes(device.uuid):
-            busy.append(f"GPU {device.index} is used by process {', '.join(map(str, pids))}")
+        if user := _user(device):
+            busy.append(f"GPU {device.index} is used by {user}")
             continue
         with _lock(device.uuid).open("a+") as file:
             try:
@@ -33,6 +35,16 @@ def reserved_gpu() -> Iterator[gpu.Gpu]:
                 yield device
             return
     raise MachineError("no GPU is free: " + "; ".join(busy or ["there is none"]), "wait for it, or set device: cpu")
+
+
+def _user(device: gpu.Gpu) -> str:
+    """Who computes on a GPU; empty for nobody. Containers may hide the processes, but not the memory they hold."""
+    pids = gpu.processes(device.uuid)
+    if pids:
+        return f"process {', '.join(map(str, pids))}"
+    used_bytes = gpu.used_memory_bytes(device.uuid) or 0
+    hidden = pids is None and used_bytes > IDLE_MEMORY_BYTES
+    return f"somebody who holds {used_bytes / 2**30:.1f} GiB of it" if hidden else ""
 
 
 def _visible() -> list[gpu.Gpu]:

@@ -7,7 +7,7 @@ draws is a pure function of a `Progress`, the time and the size of the terminal.
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -47,8 +47,13 @@ def watch_live(stream: TextIO) -> Iterator[Listener]:
     def draw() -> RenderableType:
         return view(state, time.monotonic(), console.width, console.height)
 
-    with Live(get_renderable=draw, console=console, refresh_per_second=_REDRAWS_PER_S, transient=True):
+    live = Live(get_renderable=draw, console=console, refresh_per_second=_REDRAWS_PER_S, transient=True)
+    live.start()
+    try:
         yield listen
+    finally:
+        with suppress(OSError):  # the terminal has gone; the study and its result have not
+            live.stop()
 
 
 def view(state: Progress, now_s: float, width: int, height: int) -> RenderableType:

@@ -271,8 +271,8 @@ def test_an_override_that_breaks_a_section_is_named_beside_it(good):
 
 
 def test_what_is_no_file(tmp_path):
-    assert said(tmp_path / "none.yaml").endswith("none.yaml: no such file")
-    assert said(tmp_path).endswith(": a directory, not a file")
+    assert "none.yaml: no such file" in said(tmp_path / "none.yaml")
+    assert ": a directory, not a file" in said(tmp_path)
     assert "name too long" in said(tmp_path / ("x" * 5000))
     assert "no such file" in said(tmp_path / "a\0b")
     os.mkfifo(tmp_path / "fifo")

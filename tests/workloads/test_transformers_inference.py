@@ -130,8 +130,10 @@ def test_real_encoder_from_a_local_folder(minilm: Path) -> None:
 
 
 def test_model_path_that_holds_no_model(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no transformers model"):
+    with pytest.raises(UsageError, match=r"there is no \./does-not-exist"):
         TransformersInference(model="./does-not-exist").check()
+    with pytest.raises(UsageError, match="holds no transformers model"):
+        TransformersInference(model=str(tmp_path)).check()
     (tmp_path / "config.json").write_text(json.dumps(GLM4))
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(UsageError, match=r"no \*\.safetensors"):
