@@ -30,13 +30,16 @@ DEFAULT_RECORD = "studies/autotune.db"
 
 
 @contextmanager
-def open_record(db: str | None = None) -> Iterator[Record]:
+def open_record(db: str | None = None, *, create: bool = False) -> Iterator[Record]:
     """Open the record: `db`, else the variable AUTOTUNE_DB, else studies/autotune.db.
 
     Raises:
+        UsageError: There is none, and `create` does not allow to make it.
         MachineError: It cannot be opened, is locked, damaged or from a newer version.
     """
-    with open_store(db or os.environ.get("AUTOTUNE_DB") or DEFAULT_RECORD) as record:
+    if db == "":
+        raise UsageError("--db names no record", "give a path or URL, or leave it out")
+    with open_store(db or os.environ.get("AUTOTUNE_DB") or DEFAULT_RECORD, create=create) as record:
         yield record
 
 
@@ -109,7 +112,7 @@ def tune(
     """Tune a study given as a file or as a `StudySpec`; otherwise like `start`."""
     if not isinstance(spec, StudySpec):
         spec = read_spec(Path(spec))
-    with open_record(db) as record:
+    with open_record(db, create=True) as record:
         chosen = _free_name(record, spec.name) if name is None else name
         with _running(record, chosen, spec, listener) as (pool, jobs):
             study = record.create(spec, chosen)  # only now: a study that could not start leaves no trace

@@ -19,7 +19,7 @@ class AutotuneError(Exception):
     exit_code: ClassVar[int] = 3
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, hint)  # both, so that a worker can send it home
         self.message = message
         self.hint = hint
 

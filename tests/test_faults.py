@@ -400,7 +400,6 @@ def test_a_study_whose_every_trial_fails(file, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a worker calls the machine's failure the configuration's")
 def test_no_room_for_the_outputs_of_the_baseline(file, tmp_path):
     """They can be megabytes. The machine's fault, so no trial has failed, and the study can be resumed."""
     (tmp_path / "s" / "reference.npz" / "in the way").mkdir(parents=True)

@@ -3,12 +3,13 @@
 import os
 from multiprocessing.connection import Connection
 
+from autotuner.errors import MachineError
 from autotuner.monitor.recorder import Recorder
 from autotuner.plugins import Job
 from autotuner.types import Failure, Outcome
 
 
-def work(connection: "Connection[Outcome, Job]") -> None:
+def work(connection: "Connection[Outcome | MachineError, Job]") -> None:
     """Serve jobs until the parent hangs up. After a failure the process is spent: nothing in it can be trusted."""
     with Recorder() as recorder:
         while True:
@@ -17,7 +18,11 @@ def work(connection: "Connection[Outcome, Job]") -> None:
             except EOFError:
                 return
             os.environ["TRACEPARENT"] = job.trace_parent
-            outcome = recorder.measure(job)
+            try:
+                outcome = recorder.measure(job)
+            except MachineError as error:
+                connection.send(error)
+                return
             connection.send(outcome)
             if isinstance(outcome, Failure):
                 return

@@ -251,11 +251,13 @@ class ProcessPool:
 
     def _answer(self, worker: Worker, kills_before: int) -> Outcome:
         try:
-            outcome: Outcome = worker.connection.recv()
+            answer: Outcome | MachineError = worker.connection.recv()
         except (EOFError, OSError):
             killed = oom_kills() > kills_before
             return Failure(FailureKind.OUT_OF_MEMORY if killed else FailureKind.CRASHED, "")
-        return outcome
+        if isinstance(answer, MachineError):
+            raise answer
+        return answer
 
     def _post_mortem(self, job: Job, failure: Failure, duration_s: float) -> Failure:
         """Bury the worker, and say how it died when it could not say so itself."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from autotuner import metrics, statistics
-from autotuner.errors import AutotuneError, InvalidConfigError, UnsupportedError, UsageError
+from autotuner.errors import AutotuneError, InvalidConfigError, MachineError, UnsupportedError, UsageError
 from autotuner.monitor import environment, gpu, host, reference
 from autotuner.monitor import torch as torch_door
 from autotuner.plugins import Job, OpenWorkload, ProbeReader, Step
@@ -63,7 +63,7 @@ class Recorder:
         started_s = time.perf_counter()
         try:
             return self._measure(job)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MachineError):  # the machine gave way, not the configuration: the study must stop
             raise
         except BaseException as error:  # noqa: BLE001 - the project's one: failures are data
             traceback.print_exc()

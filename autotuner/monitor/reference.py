@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autotuner.errors import MachineError
+
 # Tolerance of a reordered computation by the number format it runs in: a small multiple of the format's rounding,
 # since errors of a deep network add up like a random walk (compare torch.testing's defaults, 1.3e-6, 1e-3, 1.6e-2).
 TOLERANCE_RATIO: Mapping[str, float] = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
@@ -20,14 +22,22 @@ ROUNDOFF_RATIO: Mapping[str, float] = {
 
 
 def save(path: Path, outputs: Mapping[str, Any]) -> None:
-    """Write arrays so that a reader sees all of them or none."""
+    """Write arrays so that a reader sees all of them or none.
+
+    Raises:
+        MachineError: The disk is full or the folder cannot be written.
+    """
     import numpy as np
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.savez(file, **outputs)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, **outputs)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MachineError(f"cannot write {path}: {error.strerror}", "free some space") from error
 
 
 def load(path: Path) -> dict[str, Any]:

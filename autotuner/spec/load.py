@@ -211,5 +211,5 @@ def _device(workload: Workload, draft: Draft, machine: Machine) -> str:
     wanted = getattr(workload, "device", "auto")
     if wanted == "cuda" and not machine.gpus:
         message = draft.locate(("workload", "device"), "cuda is asked for, but there is no GPU that can be used")
-        raise MachineError(message, "write device: auto or cpu, or see `autotune doctor`")
+        raise MachineError(message, "write device: auto or cpu")
     return str(wanted) if wanted in ("cpu", "cuda") else ("cuda" if machine.gpus else "cpu")

@@ -87,11 +87,11 @@ def _age(path: Path) -> float:
 
 
 @contextmanager
-def open_database(url: str, busy_timeout_s: float) -> Iterator[Database]:
-    """Open, create or migrate the database at `url`.
+def open_database(url: str, busy_timeout_s: float, *, create: bool) -> Iterator[Database]:
+    """Open, migrate or, if allowed, create the database at `url`.
 
     Raises:
-        UsageError: The URL makes no sense, or the database belongs to another program.
+        UsageError: The URL makes no sense, the file is not there, or the database belongs to another program.
         MachineError: It is locked, damaged, read-only, full, unreachable or from a newer version.
     """
     parsed = _parse(url)
@@ -100,6 +100,8 @@ def open_database(url: str, busy_timeout_s: float) -> Iterator[Database]:
     event.listen(database.engine, "begin", _begin)
     if database.path is not None:
         event.listen(database.engine, "connect", _set_pragmas)
+        if not create and not database.path.exists():
+            raise UsageError(f"there is no record at {database.path}", "name it with --db, or start a study")
         _make_folder(database.path.parent)
     try:
         _prepare(database)

@@ -55,18 +55,19 @@ class StudyRow:
 
 
 @contextmanager
-def open_record(url: str, busy_timeout_s: float = 30.0) -> Iterator["Record"]:
+def open_record(url: str, busy_timeout_s: float = 30.0, *, create: bool = True) -> Iterator["Record"]:
     """Open the record, creating or migrating it where needed.
 
     Args:
         url: A path (an SQLite file, its folder is created) or an SQLAlchemy URL of SQLite or PostgreSQL.
         busy_timeout_s: How long to wait for another process that writes (SQLite).
+        create: Make the file when it is not there.
 
     Raises:
-        UsageError: The URL makes no sense, or the database belongs to another program.
+        UsageError: The URL makes no sense, there is no file and none may be made, or it is another program's.
         MachineError: It is locked, damaged, read-only, full, unreachable, or from a newer version.
     """
-    with open_database(url, busy_timeout_s) as database:
+    with open_database(url, busy_timeout_s, create=create) as database:
         yield Record(database)
 
 

@@ -61,7 +61,7 @@ def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     (folder / "x.yaml").write_text(FILE)
     spec = api.read_spec(folder / "x.yaml")
-    with api.open_record(str(folder / "autotune.db")) as record:
+    with api.open_record(str(folder / "autotune.db"), create=True) as record:
         record.create(spec, "empty")
         study = record.create(spec, "good")
         study.append_trials(script.TRIALS)
@@ -227,7 +227,7 @@ def test_a_study_that_is_finished_or_not_yet(db, tmp_path):
 
 
 def test_a_study_that_another_process_runs(db, file):
-    with api.open_record(db) as record, record.lock("empty"):
+    with api.open_record(db, create=True) as record, record.lock("empty"):
         words = [f"is being run by process {os.getpid()}", "wait for it, or end it"]
         refuse("study", "resume", "empty", "--db", db, words=words)
         refuse("study", "delete", "empty", "--yes", "--db", db, words=words)
@@ -282,8 +282,14 @@ def test_an_export_that_is_there_already(db, tmp_path):
 def test_a_record_that_cannot_be(file, tmp_path, monkeypatch, url, expected, words):
     monkeypatch.chdir(tmp_path)
     url = url.replace("FILE", str(file))
-    for command in (["study", "list"], ["study", "start", file]):
-        refuse(*command, "--db", url, expected=expected, words=words)
+    refuse("study", "start", file, "--db", url, expected=expected, words=words)
+
+
+def test_reading_makes_no_record(tmp_path):
+    for command in (["study", "list"], ["study", "show", "s"], ["study", "resume", "s"]):
+        refuse(*command, "--db", tmp_path / "mistyped.db", expected=2, words=["there is no record at", "--db"])
+    assert not list(tmp_path.iterdir())
+    refuse("study", "list", "--db", "", expected=2, words=["--db names no record"])
     assert file.read_text() == FILE
     assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
 
@@ -369,7 +375,7 @@ def test_a_gpu_that_somebody_computes_on(start_on_gpu):
 
 def test_a_start_that_finds_no_gpu_leaves_no_study(start_on_gpu, tmp_path):
     start_on_gpu(NVML_REPLAY_GPUS="1", NVML_REPLAY_PIDS="1")
-    with api.open_record(str(tmp_path / "a.db")) as record:
+    with api.open_record(str(tmp_path / "a.db"), create=True) as record:
         assert record.names() == []
 
 

@@ -48,7 +48,7 @@ def db(tmp_path):
 def record(db, file):
     """A record with two studies: `good` has the scripted trials and verification, `empty` nothing."""
     spec = api.read_spec(file)
-    with api.open_record(db) as record:
+    with api.open_record(db, create=True) as record:
         record.create(spec, "empty")
         study = record.create(spec, "good")
         study.append_event("started")
