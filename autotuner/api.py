@@ -15,7 +15,6 @@ from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
 from autotuner.executors.devices import reserved_gpu
 from autotuner.jobs import Jobs
-from autotuner.loop import summarize
 from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
 from autotuner.plugins import Exporter, WorkerPool
@@ -23,8 +22,9 @@ from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
 from autotuner.store import open_record as open_store
+from autotuner.summary import summarize
 from autotuner.types import Decision, Measurement, Recommendation
-from autotuner.verify.verification import confirm
+from autotuner.verify.verification import claim_of, confirm
 
 DEFAULT_RECORD = "studies/autotune.db"
 
@@ -70,7 +70,7 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
         UsageError: It does not describe a study that the workload understands.
         MachineError: It asks for a GPU and there is none.
     """
-    spec = load(path, overrides, Machine(gpus=len(gpu.gpus()), cpu_cores=host.available_cores()))
+    spec = load(path, overrides, Machine(gpus=len(gpu.visible_gpus()), cpu_cores=host.available_cores()))
     known = spec.workload.traits
     for name in spec.parameters:
         if name not in known and not spec.workload.any_parameter:
@@ -147,7 +147,7 @@ def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         spec = restore(study.spec())
         if not study.verifications():
             raise UsageError(f"study {name!r} has not come to a verdict yet", f"autotune study resume {name}")
-        claim = study.verifications()[-1][1]
+        claim = claim_of([found for _, found in study.verifications()])
         with _running(record, name, spec, listener) as (pool, jobs):
             listener(_started(record, study, spec))
             verification = confirm(spec, pool, jobs, claim, listener)

@@ -24,7 +24,7 @@ class Clock:
     def __init__(self, budget: Budget, kept: Sequence[Trial], now_s: Callable[[], float] = time.monotonic) -> None:
         self._budget, self._now_s, self._began_s = budget, now_s, now_s()
         self._kept_s = sum(_working_s(trial) for trial in kept)
-        self._trial_durations_s: list[float] = []
+        self._trial_durations_s = [_working_s(trial) for trial in kept]
         self.phases_s: defaultdict[str, float] = defaultdict(float)
 
     @property

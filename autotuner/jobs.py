@@ -10,6 +10,7 @@ from autotuner.plugins import Job
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config
 
+MIN_WINDOW_BLOCKS = 6  # ten pairs then hold the 59 requests that a p95 needs, however long a step is
 SEARCH = "search"  # the launch that search trials share
 
 
@@ -36,12 +37,21 @@ class Jobs:
         The first window of a launch opens and warms up; the next ones find the workload warm.
         """
         job = self._job(config, launch, f"{launch}.log")
-        protocol = replace(job.protocol, precision_ratio=math.inf, contended_retries=0)
+        blocks = max(MIN_WINDOW_BLOCKS, job.protocol.min_blocks)
+        protocol = replace(job.protocol, min_blocks=blocks, precision_ratio=math.inf, contended_retries=0)
         return replace(job, protocol=protocol, exclusive=exclusive)
 
     def reference(self, config: Config) -> Job:
         """The baseline once more, to write reference outputs that are not there any more."""
         return replace(self.window(config, "reference", exclusive=True), writes_reference=True)
+
+    def _live(self, config: Config) -> frozenset[str]:
+        """What a worker can take over without reopening; nothing when the time to open is what counts."""
+        metrics = {self.spec.objective.metric, *(limit.metric for limit in self.spec.limits)}
+        if "setup_s" in metrics:
+            return frozenset()
+        live = frozenset(name for name in self.spec.parameters if self.spec.trait(name).live)
+        return live - self.spec.workload.fixed(config)
 
     def _job(self, config: Config, launch: str, log_name: str) -> Job:
         return Job(
@@ -51,7 +61,7 @@ class Jobs:
             probes=self.spec.probes,
             device=self.spec.device,
             launch=launch,
-            live=frozenset(name for name in self.spec.parameters if self.spec.trait(name).live),
+            live=self._live(config),
             log_path=self.folder / "logs" / log_name,
             reference_path=self.reference_path,
             trace_parent=telemetry.trace_parent(),

@@ -1,7 +1,7 @@
 """The loop: propose, measure, judge, record, until the budget is used; then verify the best against the baseline."""
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from time import monotonic
 
 from autotuner import telemetry
@@ -9,7 +9,7 @@ from autotuner.adjust.adjuster import best_trial, propose
 from autotuner.adjust.space import Space
 from autotuner.analyze.judge import judge
 from autotuner.clock import Clock
-from autotuner.events import Listener, StudySummary, TrialEnded, TrialStarted
+from autotuner.events import Event, Listener, PairMeasured, TrialEnded, TrialStarted
 from autotuner.jobs import SEARCH, Jobs
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
@@ -42,12 +42,23 @@ def tune(spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: 
             listener(TrialEnded(trial, changed, best.number if best else None, clock.elapsed_s))
         pool.close(SEARCH)
         with clock.phase("verifying"), telemetry.span("verify"):
-            verification = verify(spec, pool, jobs, trials, clock.left_s, listener)
+            verification = verify(spec, pool, jobs, trials, clock.left_s, keeping_pairs(study, listener))
         study.append_verification(verification)
     study.append_event(
         "finished", {"stopped": stopped or "nothing legal is left to try", "phases_s": clock.by_phase_s()}
     )
     return verification
+
+
+def keeping_pairs(study: Study, listener: Listener) -> Listener:
+    """A listener that puts every pair into the record, so that an interrupted verification leaves its evidence."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, PairMeasured):
+            study.append_event("pair", {"stage": event.stage, **asdict(event.pair)})
+        listener(event)
+
+    return listen
 
 
 def assess(spec: StudySpec, config: Config, outcome: Outcome, trials: Sequence[Trial]) -> Verdict | None:
@@ -66,31 +77,3 @@ def difference(config: Config, baseline: Config) -> Config:
     {'b': 2}
     """
     return {name: value for name, value in config.items() if value != baseline.get(name)}
-
-
-def summarize(study: Study, record: str, folder: str) -> StudySummary:
-    """A study's end, from its record alone.
-
-    Raises:
-        LookupError: It has not come to an end yet.
-    """
-    trials, verifications = study.trials(samples=False), study.verifications()
-    verification, ending = verifications[-1][1], study.events("finished")[-1][2]
-    first = len(verifications) == 1  # later ones measure the claim again, without a search
-    failed = [trial.outcome for trial in trials if isinstance(trial.outcome, Failure)]
-    measured = [trial.outcome for trial in trials if isinstance(trial.outcome, Measurement)]
-    baseline = trials[0].verdict if trials else None
-    return StudySummary(
-        name=study.name,
-        decision=verification.decision,
-        reason=verification.reason + (f"; the search stopped because {ending['stopped']}" if first else ""),
-        verification=verification,
-        trials=len(trials),
-        failures=dict(Counter(str(failure.kind) for failure in failed)),
-        phases_s=ending["phases_s"] if first else {"verifying": verification.duration_s},
-        record=record,
-        folder=folder,
-        environment=measured[-1].environment if measured else {},
-        baseline_values=baseline.objectives if baseline else {},
-        last_log=failed[-1].log_path if failed else "",
-    )

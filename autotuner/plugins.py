@@ -110,6 +110,10 @@ class Workload(Plugin, ABC):
         """Modules that the fork server imports once, so that a fresh worker need not. Must touch no GPU."""
         return ()
 
+    def fixed(self, config: Config) -> frozenset[str]:
+        """Live parameters that this configuration makes fixed, as code compiled for one batch size does."""
+        return frozenset()
+
     def identity(self) -> Mapping[str, str]:
         """What is tuned, for the environment fingerprint: model name, hash of its configuration and weights."""
         return {}

@@ -4,7 +4,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autotuner.errors import MachineError
@@ -21,11 +21,11 @@ def reserved_gpu() -> Iterator[gpu.Gpu]:
         MachineError: There is none, or every one is in use; the hint says by whom.
     """
     busy: list[str] = []
-    for device in _visible():
+    for device in gpu.visible_gpus():
         if user := _user(device):
             busy.append(f"GPU {device.index} is used by {user}")
             continue
-        with _lock(device.uuid).open("a+") as file:
+        with _lock_file(device.uuid) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -47,21 +47,37 @@ def _user(device: gpu.Gpu) -> str:
     return f"somebody who holds {used_bytes / 2**30:.1f} GiB of it" if hidden else ""
 
 
-def _visible() -> list[gpu.Gpu]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, by index or UUID."""
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    every = list(gpu.gpus())
-    if wanted is None:
-        return every
-    names = [name.strip() for name in wanted.split(",")]
-    return [device for device in every if str(device.index) in names or device.uuid in names]
+@contextmanager
+def _lock_file(uuid: str) -> Iterator[int]:
+    """One file a GPU and machine, for all users; never removed, or two holders could lock two files of one name.
+
+    Raises:
+        MachineError: It cannot be opened.
+    """
+    path = Path(tempfile.gettempdir()) / "autotune-locks" / f"gpu-{uuid}.lock"
+    try:
+        descriptor = _open_for_all(path)
+    except OSError as error:
+        hint = f"let everybody read and write in {path.parent}"
+        raise MachineError(f"cannot open {path}: {error.strerror}", hint) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _lock(uuid: str) -> Path:
-    """One file a GPU and machine; never removed, or two holders could lock two files of one name."""
-    folder = Path(tempfile.gettempdir()) / "autotune-locks"
-    folder.mkdir(mode=0o1777, exist_ok=True)
-    return folder / f"gpu-{uuid}.lock"
+def _open_for_all(path: Path) -> int:
+    """Open a file that any user may lock; the modes are set after creating, for the umask narrows them before."""
+    with suppress(FileExistsError):
+        path.parent.mkdir()
+        path.parent.chmod(0o1777)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except PermissionError:  # another user's; the kernel may protect it whatever its mode, and reading suffices
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with suppress(PermissionError):  # it has its mode from the user who created it
+        os.fchmod(descriptor, 0o666)
+    return descriptor
 
 
 @contextmanager

@@ -6,7 +6,8 @@ double forks that left their process group. When its parent is gone, it kills ev
 
 Spoken over a SEQPACKET socket, one request and one reply at a time:
     {"op": "fork"} + [job socket, output pipe] -> {"pid": 123}
-    {"op": "end", "pid": 123, "grace_s": 2.0}  -> {"status": 0}   exit code, or -signal as in subprocess
+    {"op": "end", "pid": 123, "grace_s": 2.0}  -> {"status": 0}   exit code, or -signal as in subprocess;
+                                                                  null if the kernel does not let go of it
 """
 
 import contextlib
@@ -22,11 +23,13 @@ import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
-from pathlib import Path
+
+from autotuner.monitor import host
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MESSAGE_BYTES = 4096
+KILL_LIMIT_S = 10.0  # a killed process dies at once, unless it hangs in a driver
 
 
 def _prctl(option: int, value: int) -> None:
@@ -61,6 +64,7 @@ def _fork_worker(control: socket.socket, job_socket: int, output: int) -> int:
         os.close(job_socket)
         os.close(output)
         return pid
+    failed = True
     try:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != server:  # it died before the line above
@@ -72,12 +76,15 @@ def _fork_worker(control: socket.socket, job_socket: int, output: int) -> int:
         from autotuner.executors.child import work
 
         work(Connection(job_socket))
+        failed = False
     finally:  # never back into the server's stack
-        if failed := sys.exc_info()[0] is not None:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(failed))
+        try:
+            if failed:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # nobody may read the pipe any more, or the workload has closed a stream
+            os._exit(int(failed))
 
 
 def _redirect(output: int) -> None:
@@ -89,22 +96,29 @@ def _redirect(output: int) -> None:
     os.close(output)
 
 
-def _end(pid: int, grace_s: float, living: set[int]) -> int:
-    """Wait for a worker's own end, kill what is left of its tree, and return its exit code or minus its signal."""
-    deadline = time.monotonic() + grace_s
+def _end(pid: int, grace_s: float, living: set[int]) -> int | None:
+    """Wait for a worker's own end, kill what is left of its tree, and return its exit code or minus its signal.
+
+    None when it does not die: what hangs in the kernel cannot be killed.
+    """
+    if (status := _wait_for(pid, grace_s)) is None:
+        for member in (pid, *host.descendants(pid)):
+            _kill(member)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    if status is None:
+        status = _wait_for(pid, KILL_LIMIT_S)
+    _sweep(living)
+    return status
+
+
+def _wait_for(pid: int, limit_s: float) -> int | None:
+    """The status of a child that ends within the limit."""
+    deadline_s = time.monotonic() + limit_s
     pause_s = 0.0005
-    while (status := _wait(pid)) is None and time.monotonic() < deadline:
+    while (status := _wait(pid)) is None and time.monotonic() < deadline_s:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.02)
-    tree = _descendants(pid) if status is None else []
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    for member in tree:
-        _kill(member)
-    while status is None:
-        if (status := _wait(pid)) is None:
-            time.sleep(0.001)
-    _sweep(living)
     return status
 
 
@@ -116,22 +130,6 @@ def _wait(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def _children(pid: int) -> list[int]:
-    """Direct children, from the kernel's own list where it keeps one, else by a walk over /proc."""
-    found: list[int] = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return []
-    return found
-
-
-def _descendants(pid: int) -> list[int]:
-    found = _children(pid)
-    return found + [grandchild for child in found for grandchild in _descendants(child)]
-
-
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
@@ -140,11 +138,11 @@ def _kill(pid: int) -> None:
 def _sweep(living: set[int]) -> None:
     """Kill what ended workers left: orphans come to this subreaper; those of a living worker's session are spared."""
     for _ in range(100):
-        strays = [child for child in _children(os.getpid()) if child not in living and _session(child) not in living]
+        strays = [child for child in host.children(os.getpid()) if child not in living and _session(child) not in living]
         if not strays:
             return
         for stray in strays:
-            for member in (stray, *_descendants(stray)):
+            for member in (stray, *host.descendants(stray)):
                 _kill(member)
             _wait(stray)
         time.sleep(0.001)
@@ -160,6 +158,9 @@ def _session(pid: int) -> int:
 def main() -> None:
     """`python -m autotuner.executors.forkserver FD MODULE…`; started by the process executor only."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    os.environ["AUTOTUNE_SERVER"] = str(os.getpid())  # by which workers know that they are of one family
+    # is_available() asks NVML then; by CUDA, it would start CUDA here, and no fork could use it
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     for module in ("autotuner.executors.child", *sys.argv[2:]):

@@ -3,37 +3,31 @@
 One job runs at a time (two would disturb each other's measurement); several launches may be open, as the contest needs.
 """
 
-import json
-import logging
 import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from autotuner.errors import MachineError
 from autotuner.executors.log import CappedLog
 from autotuner.executors.reuse import reuse_key
-from autotuner.executors.watch import oom_kills, tree_rss_bytes
+from autotuner.executors.server import CLOSE_GRACE_S, ForkServer
+from autotuner.executors.watch import has_ended, oom_kills, tree_rss_bytes
 from autotuner.plugins import Executor, Job, WorkerPool
 from autotuner.types import Failure, FailureKind, Outcome
 
-logger = logging.getLogger(__name__)
-
 WATCH_PERIOD_S = 0.5
-CLOSE_GRACE_S = 5.0
+MESSAGE_LIMIT_S = 60  # for the rest of a message that has begun
 
 
 class ProcessExecutor(Executor):
@@ -60,90 +54,6 @@ def _available_memory_bytes() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-class ForkServer:
-    """The parent's end of the fork server; starts it again after it died."""
-
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        self._preload = preload
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`, lives as long as this
-        self._start()
-
-    def _start(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv = [sys.executable, "-m", "autotuner.executors.forkserver", str(theirs.fileno()), *self._preload]
-        self._process = subprocess.Popen(
-            argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors,
-            start_new_session=True,
-        )  # fmt: skip
-        theirs.close()
-        self._ready = False
-
-    def fork(self, job_socket: socket.socket, output: int) -> int:
-        """Fork a worker that talks over `job_socket` and writes to `output`; returns its process id.
-
-        Raises:
-            MachineError: The server cannot start.
-        """
-        for attempt in (1, 2):
-            try:
-                self._await_ready()
-                socket.send_fds(self._control, [b'{"op": "fork"}'], [job_socket.fileno(), output])
-                return int(self._receive()["pid"])
-            except (OSError, EOFError):
-                self._stop()
-                if attempt == 2:
-                    raise MachineError("the worker server does not start", self._last_error()) from None
-                self._start()
-        raise AssertionError
-
-    def end(self, pid: int, grace_s: float) -> int | None:
-        """End a worker and all that it started; its exit code, minus its signal, or None when the server died."""
-        try:
-            self._control.send(json.dumps({"op": "end", "pid": pid, "grace_s": grace_s}).encode())
-            return int(self._receive()["status"])
-        except (OSError, EOFError):
-            _kill_session(pid)
-            return None
-
-    def _await_ready(self) -> None:
-        if not self._ready:
-            self._receive()
-            self._ready = True
-
-    def _receive(self) -> dict[str, Any]:
-        message = self._control.recv(4096)
-        if not message:
-            raise EOFError
-        return dict(json.loads(message))
-
-    def _last_error(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.poll()}"
-
-    def _stop(self) -> None:
-        self._control.close()  # the server kills its workers and leaves
-        try:
-            self._process.wait(CLOSE_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def stop(self) -> None:
-        """End the server and everything below it."""
-        self._stop()
-        self._errors.close()
-
-
-def _kill_session(leader: int) -> None:
-    """Without the server: every process of the worker's session."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(ProcessLookupError, PermissionError):
-                if os.getsid(int(entry.name)) == leader:
-                    os.kill(int(entry.name), signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -196,7 +106,8 @@ class ProcessPool:
                 self._end(launch, CLOSE_GRACE_S)
         worker = self._worker(job)
         worker.log.open(job.log_path, self._output_limit_bytes)
-        outcome = self._converse(worker, job, started_s + job.protocol.time_limit_s)
+        # the server's start is no part of the trial
+        outcome = self._converse(worker, job, time.monotonic() + job.protocol.time_limit_s)
         if isinstance(outcome, Failure):
             outcome = self._post_mortem(job, outcome, time.monotonic() - started_s)
         worker.log.close()
@@ -210,6 +121,8 @@ class ProcessPool:
                 return worker
             self._end(job.launch, CLOSE_GRACE_S)
         ours, theirs = socket.socketpair()
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # a worker may stop in the middle of a message
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MESSAGE_LIMIT_S, 0))
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         try:
@@ -243,18 +156,23 @@ class ProcessPool:
                     return Failure(FailureKind.TIMED_OUT, f"no result within {job.protocol.time_limit_s:g} s: killed")
                 if now_s > next_watch_s:
                     next_watch_s = now_s + WATCH_PERIOD_S
-                    if (used := tree_rss_bytes(worker.pid)) > self._memory_limit_bytes:
-                        text = (
-                            f"{used / 2**30:.1f} GiB of host memory, limit {self._memory_limit_bytes / 2**30:.1f} GiB"
-                        )
-                        return Failure(FailureKind.OUT_OF_MEMORY, text)
+                    if failure := self._watch(worker, kills_before):
+                        return failure
+
+    def _watch(self, worker: Worker, kills_before: int) -> Failure | None:
+        """What the parent must see for itself. A process forked by the worker may keep its stream open after it."""
+        if has_ended(worker.pid) and not worker.connection.poll(0):
+            return _silent_death(kills_before)
+        if (used := tree_rss_bytes(worker.pid)) > self._memory_limit_bytes:
+            text = f"{used / 2**30:.1f} GiB of host memory, limit {self._memory_limit_bytes / 2**30:.1f} GiB"
+            return Failure(FailureKind.OUT_OF_MEMORY, text)
+        return None
 
     def _answer(self, worker: Worker, kills_before: int) -> Outcome:
         try:
             answer: Outcome | MachineError = worker.connection.recv()
         except (EOFError, OSError):
-            killed = oom_kills() > kills_before
-            return Failure(FailureKind.OUT_OF_MEMORY if killed else FailureKind.CRASHED, "")
+            return _silent_death(kills_before)
         if isinstance(answer, MachineError):
             raise answer
         return answer
@@ -267,6 +185,8 @@ class ProcessPool:
         if self._stopping:
             kind, message = FailureKind.CANCELLED, "the study was stopped"
         elif not message:
+            if status != -signal.SIGKILL:  # the kernel's count is of the whole machine: it killed somebody else
+                kind = FailureKind.CRASHED
             message = _death(status) + (", by the kernel: out of memory" if kind is FailureKind.OUT_OF_MEMORY else "")
         log = f"logs/{job.log_path.name}" if job.log_path else ""
         return Failure(kind, message, log, duration_s)
@@ -281,9 +201,15 @@ class ProcessPool:
         return status
 
 
+def _silent_death(kills_before: int) -> Failure:
+    """The end of a worker that gave no answer; how it died is for the post-mortem to say."""
+    return Failure(FailureKind.OUT_OF_MEMORY if oom_kills() > kills_before else FailureKind.CRASHED, "")
+
+
 def _death(status: int | None) -> str:
     if status is None:
-        return "the worker died with its server"
+        return "the worker died with its server, or the kernel cannot end it"
     if status < 0:
-        return f"the worker was killed by {signal.Signals(-status).name}"
+        known = set(signal.Signals)  # all but most of the real-time signals
+        return f"the worker was killed by {signal.Signals(-status).name if -status in known else f'signal {-status}'}"
     return f"the worker left with exit code {status} and no result"

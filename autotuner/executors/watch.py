@@ -24,6 +24,15 @@ def _rss_bytes(pid: int) -> int:
         return 0
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that waits for its parent."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in ("Z", "X")
+
+
 def oom_kills() -> int:
     """How often the kernel's out-of-memory killer struck since boot; 0 where the kernel does not count."""
     try:

@@ -13,12 +13,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
 from autotuner.metrics import median
-from autotuner.monitor.host import descendants
+from autotuner.monitor.host import family
 from autotuner.plugins import Probe
 from autotuner.types import Metrics
 
@@ -110,18 +111,30 @@ def _describe(index: int) -> Gpu | None:
     return Gpu(index, uuid, name, memory.total if memory else 0, driver, name.endswith("(replay)"))
 
 
+def visible_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; like CUDA, up to the first name that is none.
+
+    Names are indices, UUIDs or their beginnings, and MIG slices, each a Gpu of the slice's UUID.
+    """
+    known = gpus()
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return known
+    named = (_named(name.strip(), known) for name in wanted.split(","))
+    return tuple(dict.fromkeys(found for found in takewhile(bool, named) if found))
+
+
+def _named(name: str, known: tuple[Gpu, ...]) -> Gpu | None:
+    if name.startswith("MIG-") and known:
+        return replace(known[0], uuid=name, name="MIG slice", memory_bytes=0)
+    return next((gpu for gpu in known if name and (name == str(gpu.index) or gpu.uuid.startswith(name))), None)
+
+
 def visible_uuid(device: str) -> str:
     """The UUID of "cuda" or "cuda:N" as CUDA_VISIBLE_DEVICES lets this process see it; empty if there is none."""
     kind, _, ordinal = device.partition(":")
-    if kind != "cuda":
-        return ""
-    known = gpus()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(gpu.index) for gpu in known))
-    names = [name.strip() for name in visible.split(",")]
-    name = names[int(ordinal or 0)] if int(ordinal or 0) < len(names) else ""
-    if name.startswith("MIG-"):
-        return name
-    return next((gpu.uuid for gpu in known if name and (name == str(gpu.index) or gpu.uuid.startswith(name))), "")
+    found = visible_gpus()[int(ordinal or 0) :] if kind == "cuda" else ()
+    return found[0].uuid if found else ""
 
 
 def used_memory_bytes(uuid: str) -> int | None:
@@ -162,7 +175,7 @@ def _processes(handle: Any) -> tuple[int, ...] | None:
 def _foreign_processes(handle: Any) -> int | None:
     """How many others compute on the GPU; unknown unless one of ours is listed, under the number that we know."""
     listed = set(_processes(handle) or ())
-    foreign = listed - {os.getpid(), *descendants()}
+    foreign = listed - family()
     return len(foreign) if len(foreign) < len(listed) else None
 
 

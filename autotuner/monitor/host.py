@@ -80,27 +80,46 @@ def _stat(pid: int | str) -> list[str]:
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
-def descendants() -> tuple[int, ...]:
-    """Living descendants of this process; what has double-forked away from it is not among them."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return ()
-    me = os.getpid()
-    children = _listed_children if Path(f"/proc/{me}/task/{me}/children").exists() else _scanned_children()
+def family() -> set[int]:
+    """This process and those that belong to it: its descendants or, in a worker, everything under its fork server."""
+    me, parent = os.getpid(), os.getppid()
+    root = parent if os.environ.get("AUTOTUNE_SERVER") == str(parent) else me
+    return {root, *descendants(root)}
+
+
+def descendants(root: int | None = None) -> tuple[int, ...]:
+    """Living descendants of a process, default this one; what has double-forked away is not among them."""
+    if root is None:
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return ()
+    children_of = _listed_children if _kernel_lists_children() else _scanned_children()
     found: list[int] = []
-    waiting = [me]
+    waiting = [root or os.getpid()]
     while waiting:
-        young = children(waiting.pop())
+        young = children_of(waiting.pop())
         found += young
         waiting += young
     return tuple(found)
 
 
+def children(pid: int) -> list[int]:
+    """Direct children of a process."""
+    return _listed_children(pid) if _kernel_lists_children() else _scanned_children()(pid)
+
+
+def _kernel_lists_children() -> bool:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
+
+
 def _listed_children(pid: int) -> list[int]:
     """The kernel's own lists, one a thread (CONFIG_PROC_CHILDREN)."""
-    lists = (_read(task / "children") for task in Path(f"/proc/{pid}/task").glob("*"))
-    return [int(child) for text in lists for child in text.split()]
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
+    return [int(child) for task in tasks for child in _read(task / "children").split()]
 
 
 def _scanned_children() -> Callable[[int], list[int]]:

@@ -79,6 +79,7 @@ class Recorder:
             opened.step(job.config)  # compilation and lazy set-up belong to the opening, not to the warm-up
             torch_door.synchronise(job.device)
         setup_s = time.perf_counter() - begun_s
+        torch_door.release_memory(job.device)  # what loading, compiling and earlier configurations left
         torch_door.reset_peak_memory(job.device)
         host.reset_peak_rss()
         warmup_s = self._warm_up(opened, job, already_warm=key == self._warm_config)
@@ -193,6 +194,8 @@ class Recorder:
                 reference.save(job.reference_path, outputs)
                 known = outputs
             self._comparisons[key] = reference.compare(known, outputs, _coarser_dtype(known, outputs))
+            del outputs, known
+            torch_door.release_memory(job.device)  # the next window's peak must not hold them
         return self._comparisons[key]
 
 

@@ -1,9 +1,10 @@
 """The allocator, the synchronisation and the errors of torch, which is imported only in processes that use it."""
 
+import ctypes
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from autotuner.plugins import Probe
@@ -11,12 +12,11 @@ from autotuner.types import Metrics
 
 _OUT_OF_MEMORY_CLASSES = ("OutOfMemoryError", "MemoryError")
 _OUT_OF_MEMORY_TEXTS = (
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
+    "out of memory",  # torch, the driver and Triton each put words of their own before it
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "defaultcpuallocator: can't allocate memory",
+    "defaultcpuallocator: not enough memory",
     "std::bad_alloc",
 )
 
@@ -54,8 +54,10 @@ def reset_peak_memory(device: str) -> None:
 
 
 def release_memory(device: str) -> None:
-    """Free what nobody refers to any more, and give the allocator's unused blocks back to the device."""
+    """Free what nobody refers to any more, and give unused blocks back: the allocator's and the C library's."""
     gc.collect()
+    with suppress(AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
     if _is_cuda(device):
         import torch
 
@@ -66,7 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out; torch need not be imported here."""
     if any(kind.__name__ in _OUT_OF_MEMORY_CLASSES for kind in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
 
 
 def allocator_metrics(device: str) -> Metrics:

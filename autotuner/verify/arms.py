@@ -12,6 +12,7 @@ from random import Random
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from autotuner.analyze.judge import all_samples
 from autotuner.metrics import value_of
 from autotuner.plugins import Job, WorkerPool
 from autotuner.spec.model import Objective
@@ -114,8 +115,9 @@ class Launch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for arm in self.configs:
-            self.bench.pool.close(self._name(arm))
+        if kind is None or issubclass(kind, Exception):  # an interrupted study kills everything at once instead
+            for arm in self.configs:
+                self.bench.pool.close(self._name(arm))
 
     def open(self, order: Sequence[str]) -> Mapping[str, Measurement]:
         """Load every arm and take one step, so that no window pays for it; nothing when exclusive.
@@ -154,7 +156,7 @@ class Launch:
 
     def _value(self, arm: str, measurement: Measurement) -> float:
         metric = self.bench.objective.metric
-        value = value_of(metric, measurement.samples)
+        value = value_of(metric, all_samples(measurement))
         if not (math.isfinite(value) and value > 0):
             raise ArmError(arm, Failure(FailureKind.NOT_FINITE, f"{metric} is {value}, which no ratio can be taken of"))
         return value

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from autotuner.analyze.judge import all_samples
 from autotuner.events import Listener, Note, PairMeasured
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import Objective
@@ -103,7 +104,7 @@ class _Evidence:
         logs = [self.sign * math.log(one.candidate / one.baseline) for one in self.pairs]
         self.estimate = estimate_log_ratio(logs, [one.launch for one in self.pairs])
         for arm, measurement in seen.measurements.items():
-            for name, values in measurement.samples.items():
+            for name, values in all_samples(measurement).items():
                 if name != "setup_s" or not measurement.reused:  # a process that stood open has nothing to set up
                     self.samples[arm][name].extend(values)
         return pair

@@ -5,18 +5,23 @@ miss stays there, so that the recommendation is as near to the user's own config
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from autotuner.analyze.judge import all_samples
 from autotuner.events import Listener, Note, PairMeasured
+from autotuner.metrics import value_of
 from autotuner.plugins import WorkerPool
+from autotuner.spec.expressions import Limit
 from autotuner.spec.model import StudySpec
 from autotuner.statistics import mean_interval
 from autotuner.types import Config, Contribution, FailureKind, Pair
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, balanced_orders
 
 _NOT_MISSED_RATIO = 1.005
+_NEARER_RATIO = 1.01
 _LEADER, _REVERTED = "leader", "reverted"
 
 
@@ -47,13 +52,13 @@ def contributions(
     for number, name in enumerate(_changed(spec, leader)):
         if leader[name] == spec.baseline[name]:
             continue  # put back together with one that it depends on
-        if deadline() <= pace.longest_s:
+        if spec.legal(spec.canonical({**leader, name: spec.baseline[name]})) and deadline() <= pace.longest_s:
             listener(Note(f"{stage}: no time left for {name} and what follows"))
             break
         reverted = spec.canonical({**leader, name: spec.baseline[name]})
         with pace.timed():
             found = ablation.judge(name, number, leader, reverted)
-        if found is not None and found.gain_ratio < _NOT_MISSED_RATIO:
+        if found is not None and found.gain_ratio < _NOT_MISSED_RATIO and ablation.keeps_limits:
             listener(Note(f"{stage}: {name} is back at its default, its change was worth {found.gain_ratio - 1:+.1%}"))
             leader = reverted
         elif found is not None:
@@ -75,6 +80,7 @@ class _Ablation:
     listener: Listener
     pairs: int
     exclusive: bool = False
+    keeps_limits: bool = True  # whether the last reverted configuration did, as far as the leader does
 
     def judge(self, parameter: str, number: int, leader: Config, reverted: Config) -> Contribution | None:
         """What the change is worth; None, after a note, when it cannot be told."""
@@ -106,12 +112,25 @@ class _Ablation:
     def _measure(self, number: int, configs: Mapping[str, Config], exclusive: bool) -> Sequence[float]:
         orders = balanced_orders((_LEADER, _REVERTED), self.rng)
         logs: list[float] = []
+        pooled: dict[str, dict[str, list[float]]] = {arm: defaultdict(list) for arm in configs}
         with Launch(self.bench, number, configs, exclusive) as launch:
             launch.open(self.rng.sample((_LEADER, _REVERTED), 2))
             for _ in range(self.pairs):
                 seen = launch.measure(next(orders))
                 pair = Pair(number, seen.values[_LEADER], seen.values[_REVERTED], seen.contended)
                 logs.append(self.bench.objective.sign * math.log(pair.candidate / pair.baseline))
+                for arm, measurement in seen.measurements.items():
+                    for name, values in all_samples(measurement).items():
+                        pooled[arm][name].extend(values)
                 mean, low, high = map(math.exp, mean_interval(logs))
                 self.listener(PairMeasured(self.bench.stage, pair, len(logs), mean, (low, high)))
+        self.keeps_limits = all(_keeps(limit, pooled[_LEADER], pooled[_REVERTED]) for limit in self.spec.limits)
         return logs
+
+
+def _keeps(limit: Limit, leader: Mapping[str, Sequence[float]], reverted: Mapping[str, Sequence[float]]) -> bool:
+    """Whether putting a change back breaks no limit; one in terms of the baseline must not come nearer by over 1 %."""
+    before, after = value_of(limit.metric, leader), value_of(limit.metric, reverted)
+    if limit.relative:
+        return after <= _NEARER_RATIO * before if limit.op == "<=" else after * _NEARER_RATIO >= before
+    return limit.excess(after, None) <= 0 or limit.excess(before, None) > 0

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from autotuner.events import Listener, StageStarted
 from autotuner.jobs import Jobs
@@ -39,6 +39,31 @@ NOISY_SHARE = 0.3  # of contended trials: then more finalists are looked at
 MAX_ATTEMPTS = 3  # candidates that are taken to the end when the ones before turn out to compute something else
 
 
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What one attempt to verify a candidate needs."""
+
+    spec: StudySpec
+    pool: WorkerPool
+    jobs: Jobs
+    attempt: int
+    deadline: Callable[[], float]
+    listener: Listener
+
+    @property
+    def seed(self) -> int:
+        """Of the random orders."""
+        return self.spec.seed + self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an attempt came to; when the baseline failed, no other candidate can fare better."""
+
+    verification: Verification
+    baseline_failed: bool = False
+
+
 def verify(
     spec: StudySpec,
     pool: WorkerPool,
@@ -57,28 +82,31 @@ def verify(
         left_s: Seconds that are left of the study's budget.
         listener: Hears of every stage and pair.
     """
-    deadline = _deadline(spec, left_s)
-    began_s = time.monotonic()
-    contended = [isinstance(t.outcome, Measurement) and t.outcome.contended for t in trials]
-    noisy = sum(contended) > NOISY_SHARE * len(trials)
-    candidates = finalists(trials, spec.objective, spec.budget.finalists, noisy)
-    verification = _nothing_better(spec, trials, sum(contended))
-    for attempt in range(min(MAX_ATTEMPTS, len(candidates))):
-        verification = _verify_best(spec, pool, jobs, candidates, attempt, deadline, listener)
-        if verification.equivalence is None or verification.equivalence.kept:
-            break
-        rejected = config_key(verification.config)
-        candidates = [trial for trial in candidates if config_key(trial.config) != rejected]
+    deadline, began_s = _deadline(spec, left_s), time.monotonic()
+    contended = sum(isinstance(t.outcome, Measurement) and t.outcome.contended for t in trials)
+    noisy = contended > NOISY_SHARE * len(trials)
+    measured = isinstance(trials[0].outcome, Measurement)  # without the baseline there is nothing to compare with
+    candidates = finalists(trials, spec.objective, spec.budget.finalists, noisy) if measured else []
+    attempt = Attempt(_nothing_better(spec, trials, contended))
+    for number in range(MAX_ATTEMPTS):
         if not candidates:
             break
-    return replace(verification, duration_s=time.monotonic() - began_s)
+        bench = Bench(spec, pool, jobs, number, deadline, listener)
+        leader = _race(bench, candidates)
+        attempt = _verify_leader(bench, leader)
+        if attempt.verification.decision is not Decision.INVALID or attempt.baseline_failed:
+            break
+        candidates = [trial for trial in candidates if trial is not leader]
+    return replace(attempt.verification, duration_s=time.monotonic() - began_s)
 
 
 def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, listener: Listener) -> Verification:
     """Measure an earlier verification's candidate again, and say whether its claim holds."""
     began_s = time.monotonic()
-    _ensure_reference(spec, pool, jobs, listener)
-    found = _contest(spec, pool, jobs, claim.config, 0, _deadline(spec, lambda: 0.0), listener)
+    share_s = math.inf if spec.budget.minutes is None else 60 * spec.budget.minutes * spec.budget.verify_share
+    bench = Bench(spec, pool, jobs, 0, _deadline(spec, lambda: share_s), listener)
+    _write_reference(bench)  # versions may have changed since: the baseline of today is what counts
+    found = _contest(bench, claim.config).verification
     low, high = claim.gain_interval
     verdict = "confirmed" if confirms(found, claim) else "NOT confirmed"
     text = f"{verdict}: claimed {claim.gain_ratio:.2f}x [{low:.2f}x, {high:.2f}x]"
@@ -88,6 +116,12 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
         contributions=claim.contributions,
         duration_s=time.monotonic() - began_s,
     )
+
+
+def claim_of(verifications: Sequence[Verification]) -> Verification:
+    """What a study claims: its last verification that came to BETTER or SAME, else the last."""
+    decided = [found for found in verifications if found.decision in (Decision.BETTER, Decision.SAME)]
+    return (decided or verifications)[-1]
 
 
 def confirms(found: Verification, claim: Verification) -> bool:
@@ -105,34 +139,31 @@ def _deadline(spec: StudySpec, left_s: Callable[[], float]) -> Callable[[], floa
     return lambda: until_s - time.monotonic()
 
 
-def _verify_best(
-    spec: StudySpec,
-    pool: WorkerPool,
-    jobs: Jobs,
-    candidates: Sequence[Trial],
-    attempt: int,
-    deadline: Callable[[], float],
-    listener: Listener,
-) -> Verification:
-    """Race, simplify, contest."""
-    _ensure_reference(spec, pool, jobs, listener)
-    leader = candidates[0]
-    if len(candidates) > 1:
-        listener(StageStarted("race", f"{len(candidates)} finalists against each other"))
-        racing = _share_of(deadline, RACE_SHARE)
-        leader = race(
-            pool, jobs.window, candidates, spec.objective,
-            seed=spec.seed + attempt, deadline=racing, listener=listener, stage=f"race{attempt}",
-        ) or leader  # fmt: skip
-    listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
-    config, worth = contributions(
-        pool, jobs.window, spec, leader.config,
-        seed=spec.seed + attempt, deadline=_share_of(deadline, CONTRIBUTIONS_SHARE), listener=listener,
-        stage=f"contributions{attempt}",
+def _race(bench: Bench, candidates: Sequence[Trial]) -> Trial:
+    """The finalist to verify."""
+    if len(candidates) == 1:
+        return candidates[0]
+    bench.listener(StageStarted("race", f"{len(candidates)} finalists against each other"))
+    leader = race(
+        bench.pool, bench.jobs.window, candidates, bench.spec.objective, seed=bench.seed,
+        deadline=_share_of(bench.deadline, RACE_SHARE), listener=bench.listener, stage=f"race{bench.attempt}",
     )  # fmt: skip
-    if config_key(config) == config_key(spec.baseline):
-        return _same(spec, "none of the changes that measured better in the search is worth anything side by side")
-    return _contest(spec, pool, jobs, config, attempt, deadline, listener, worth)
+    return leader or candidates[0]
+
+
+def _verify_leader(bench: Bench, leader: Trial) -> Attempt:
+    """Put needless changes back, then the contest."""
+    if bench.jobs.reference_path is not None and not bench.jobs.reference_path.exists():
+        _write_reference(bench)
+    bench.listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
+    config, worth = contributions(
+        bench.pool, bench.jobs.window, bench.spec, leader.config, seed=bench.seed,
+        deadline=_share_of(bench.deadline, CONTRIBUTIONS_SHARE), listener=bench.listener,
+        stage=f"contributions{bench.attempt}",
+    )  # fmt: skip
+    if config_key(config) == config_key(bench.spec.baseline):
+        config = leader.config  # no change alone seems worth anything: the contest says so with an interval, or not
+    return _contest(bench, config, worth)
 
 
 def _share_of(deadline: Callable[[], float], share: float) -> Callable[[], float]:
@@ -141,34 +172,30 @@ def _share_of(deadline: Callable[[], float], share: float) -> Callable[[], float
     return lambda: deadline() - reserve_s
 
 
-def _ensure_reference(spec: StudySpec, pool: WorkerPool, jobs: Jobs, listener: Listener) -> None:
-    """The baseline's outputs, once more if somebody cleaned up."""
+def _write_reference(bench: Bench) -> None:
+    """The baseline's outputs, once more: somebody cleaned up, or the machine has changed."""
+    if bench.jobs.reference_path is None:
+        return
+    bench.listener(StageStarted("outputs", "the baseline's outputs are computed again"))
+    bench.jobs.reference_path.unlink(missing_ok=True)
+    bench.pool.submit(bench.jobs.reference(bench.spec.baseline)).result()
+    bench.pool.close("reference")
+
+
+def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = ()) -> Attempt:
+    spec, jobs = bench.spec, bench.jobs
     if jobs.reference_path is not None and not jobs.reference_path.exists():
-        listener(StageStarted("outputs", "the baseline's outputs are computed again"))
-        pool.submit(jobs.reference(spec.baseline)).result()
-        pool.close("reference")
-
-
-def _contest(
-    spec: StudySpec,
-    pool: WorkerPool,
-    jobs: Jobs,
-    candidate: Config,
-    attempt: int,
-    deadline: Callable[[], float],
-    listener: Listener,
-    worth: tuple[Contribution, ...] = (),
-) -> Verification:
-    listener(StageStarted("contest", "the winner against the baseline, side by side in fresh processes"))
+        text = "the baseline's outputs could not be computed, so nothing can be compared with them"
+        return Attempt(_verdict(spec, Decision.INVALID, text), baseline_failed=True)
+    bench.listener(StageStarted("contest", "the winner against the baseline, side by side in fresh processes"))
     result = contest(
-        pool, jobs.window, candidate, spec.baseline, spec.objective,
-        stage=f"contest{attempt}", seed=spec.seed + attempt, max_pairs=spec.budget.max_pairs, deadline=deadline,
-        listener=listener,
+        bench.pool, jobs.window, candidate, spec.baseline, spec.objective, stage=f"contest{bench.attempt}",
+        seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=bench.deadline, listener=bench.listener,
     )  # fmt: skip
     equivalence = _judge_outputs(spec, candidate, result)
     violations, remarks = _judge_limits(spec, result)
     decision, reason = _decide(result, equivalence, violations)
-    return Verification(
+    verification = Verification(
         decision=decision,
         reason="; ".join([reason, *remarks]),
         config=candidate,
@@ -184,6 +211,7 @@ def _contest(
         violations=violations,
         contributions=worth,
     )
+    return Attempt(verification, baseline_failed=result.failed_arm == "baseline")
 
 
 def _judge_outputs(spec: StudySpec, candidate: Config, result: ContestResult) -> Equivalence | None:

@@ -74,6 +74,10 @@ class TransformersInference(Workload):
             modules.append(f"transformers.models.{model_type}.modeling_{model_type}")
         return tuple(modules)
 
+    def fixed(self, config: Config) -> frozenset[str]:
+        """A second batch size would be compiled as a dynamic shape: another program than a fresh process runs."""
+        return frozenset() if config.get("compile", "none") == "none" else frozenset({"batch_size"})
+
     def identity(self) -> Mapping[str, str]:
         """Name and content hash of the model."""
         return self._identity

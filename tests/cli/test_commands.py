@@ -26,7 +26,7 @@ FILE = textwrap.dedent(
       other: {int: [0, 3], default: 0}
     objectives:
       - maximize: throughput_tokens_per_s
-    budget: {trials: 3, max_pairs: 6}
+    budget: {trials: 3, max_pairs: 12}
     protocol: {block_s: 0.01, warmup_min_s: 0.01, warmup_max_s: 0.05, min_measure_s: 0.05, max_measure_s: 0.1}
     """
 )

@@ -1,0 +1,35 @@
+"""A study's end, told from its record alone."""
+
+from collections import Counter
+
+from autotuner.events import StudySummary
+from autotuner.store.study import Study
+from autotuner.types import Failure, Measurement
+
+
+def summarize(study: Study, record: str, folder: str) -> StudySummary:
+    """A study's end, from its record alone.
+
+    Raises:
+        LookupError: It has not come to an end yet.
+    """
+    trials, verifications = study.trials(samples=False), study.verifications()
+    (verified_at, verification), (finished_at, _, ending) = verifications[-1], study.events("finished")[-1]
+    first = verified_at <= finished_at  # later ones measure the claim again, without a search
+    failed = [trial.outcome for trial in trials if isinstance(trial.outcome, Failure)]
+    measured = [trial.outcome for trial in trials if isinstance(trial.outcome, Measurement)]
+    baseline = trials[0].verdict if trials else None
+    return StudySummary(
+        name=study.name,
+        decision=verification.decision,
+        reason=verification.reason + (f"; the search stopped because {ending['stopped']}" if first else ""),
+        verification=verification,
+        trials=len(trials),
+        failures=dict(Counter(str(failure.kind) for failure in failed)),
+        phases_s=ending["phases_s"] if first else {"verifying": verification.duration_s},
+        record=record,
+        folder=folder,
+        environment=measured[-1].environment if measured else {},
+        baseline_values=baseline.objectives if baseline else {},
+        last_log=failed[-1].log_path if failed else "",
+    )
