@@ -58,6 +58,9 @@ show([gpu.visible_uuid(device) for device in ("cuda", "cuda:1", "cuda:2", "cpu")
 for visible in ("1", "GPU-00000001", "1,0", "", "-1", "7", "MIG-1234"):
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
     show(gpu.visible_uuid("cuda"))
+for visible in ("", "1", "1, 0", "GPU-00000001,0,1", "0,7,1", "-1", "MIG-1234,1"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    show([g.uuid for g in gpu.visible_gpus()])
 """
     )
     assert shown[0] == [
@@ -65,7 +68,8 @@ for visible in ("1", "GPU-00000001", "1,0", "", "-1", "7", "MIG-1234"):
         [1, SECOND, "NVIDIA H200 (replay)", 141 * 2**30, "580.00.00", True],
     ]
     assert shown[1] == [FIRST, SECOND, "", ""]
-    assert shown[2:] == [SECOND, SECOND, SECOND, "", "", "", "MIG-1234"]
+    assert shown[2:9] == [SECOND, SECOND, SECOND, "", "", "", "MIG-1234"]
+    assert shown[9:] == [[], [SECOND], [SECOND, FIRST], [SECOND, FIRST], [FIRST], [], ["MIG-1234", SECOND]]
 
 
 @pytest.mark.parametrize("code", [4, 9, 18])  # no permission, driver not loaded, library and driver do not match
@@ -187,6 +191,15 @@ child.kill(), stranger.kill(), child.wait(), stranger.wait()
     )
     assert shown[:4] == [[], None, [True, True], None]
     assert shown[4:] == [None, 0, 0, 1, None, 1]
+
+
+def test_workers_of_one_fork_server_are_no_strangers_to_each_other(ask):
+    with subprocess.Popen(["sleep", "60"]) as sibling:
+        program = f"show(window(0.0, NVML_REPLAY_PIDS=f'{{os.getpid()}},{sibling.pid}')['gpu_foreign_processes'])"
+        assert ask(program) == [1]
+        assert ask(program, AUTOTUNE_SERVER="1") == [1], "of another study"
+        assert ask(program, AUTOTUNE_SERVER=str(os.getpid())) == [0]
+        sibling.kill()
 
 
 def test_throttling_says_what_held_the_gpu_back():

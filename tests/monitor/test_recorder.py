@@ -54,6 +54,19 @@ class Growing(Workload):
         return {}
 
 
+class TwoFaced(Growing):
+    """Every second step is six times slower, for ever."""
+
+    kind: Literal["two-faced"] = "two-faced"  # type: ignore[assignment]
+
+    def step(self, config: Any) -> Step:
+        import time
+
+        self.steps.append(1)
+        time.sleep(0.012 if len(self.steps) % 2 else 0.002)
+        return Step(work={"samples": 1})
+
+
 class Disturbed(Probe):
     """Reports contention in its first windows."""
 
@@ -127,6 +140,11 @@ def test_live_change_warms_up_again() -> None:
 def test_stops_at_precision_or_at_the_limit() -> None:
     assert measure(job(protocol=replace(QUICK, precision_ratio=10.0))).reason == "precision"
     assert measure(job(protocol=replace(QUICK, precision_ratio=1e-9, max_measure_s=0.06))).reason == "max_measure_s"
+
+
+def test_stops_when_more_samples_do_not_help() -> None:
+    endless = replace(QUICK, block_s=1e-6, precision_ratio=1e-6, max_measure_s=30)
+    assert measure(job(TwoFaced(), endless)).reason == "plateau"
 
 
 def test_contended_window_is_measured_again() -> None:
