@@ -45,8 +45,8 @@ def serve(control: socket.socket) -> None:
             break
         request = json.loads(message)
         if request["op"] == "fork":
-            reply = {"pid": _fork_worker(control, *descriptors)}
-            workers.add(reply["pid"])
+            workers.add(pid := _fork_worker(control, *descriptors))
+            reply: dict[str, int | None] = {"pid": pid}
         else:
             workers.discard(request["pid"])
             reply = {"status": _end(request["pid"], request["grace_s"], workers)}
@@ -138,7 +138,8 @@ def _kill(pid: int) -> None:
 def _sweep(living: set[int]) -> None:
     """Kill what ended workers left: orphans come to this subreaper; those of a living worker's session are spared."""
     for _ in range(100):
-        strays = [child for child in host.children(os.getpid()) if child not in living and _session(child) not in living]
+        children = host.children(os.getpid())
+        strays = [child for child in children if child not in living and _session(child) not in living]
         if not strays:
             return
         for stray in strays:

@@ -99,8 +99,7 @@ class ForkServer:
         return lines[-1] if lines else f"exit code {self._process.poll()}"
 
     def _give_up(self) -> None:
-        """End a server that died or is stuck, and its workers, which it no longer ends itself."""
-        self._process.kill()
+        """End a server that died or is stuck, and the workers that it no longer ends itself."""
         self._stop()
         for pid in self._workers:
             _kill_session(pid)

@@ -3,8 +3,7 @@
 NVML answers for each signal on its own: a signal that this GPU, driver, MIG slice or container does not offer is
 absent, and a GPU that is lost in the middle stops answering. Nothing here raises because of a device.
 
-NVML counts GPUs in the order of the PCI bus; CUDA does the same only with CUDA_DEVICE_ORDER=PCI_BUS_ID. On a machine
-with unlike GPUs name them by UUID.
+NVML counts GPUs in the order of the PCI bus, CUDA only with CUDA_DEVICE_ORDER=PCI_BUS_ID: name unlike GPUs by UUID.
 """
 
 import os
@@ -40,9 +39,7 @@ class Gpu:
     Attributes:
         index: NVML's, in the order of the PCI bus.
         uuid: Its identity, for locks and `CUDA_VISIBLE_DEVICES`.
-        name: As the driver says it.
         memory_bytes: All of it; 0 if the driver does not say.
-        driver: Version of the driver.
         is_replay: No device but a stand-in that plays values back; nothing measured on it is worth anything.
     """
 
@@ -112,16 +109,12 @@ def _describe(index: int) -> Gpu | None:
 
 
 def visible_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; like CUDA, up to the first name that is none.
-
-    Names are indices, UUIDs or their beginnings, and MIG slices, each a Gpu of the slice's UUID.
-    """
+    """Those that CUDA_VISIBLE_DEVICES names by index, (part of a) UUID or MIG slice; like CUDA, up to a wrong name."""
     known = gpus()
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None:
+    if (wanted := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
         return known
     named = (_named(name.strip(), known) for name in wanted.split(","))
-    return tuple(dict.fromkeys(found for found in takewhile(bool, named) if found))
+    return tuple(dict.fromkeys(filter(None, takewhile(bool, named))))
 
 
 def _named(name: str, known: tuple[Gpu, ...]) -> Gpu | None:
@@ -261,18 +254,14 @@ class GpuReader:
         self._at_s, self._before = time.monotonic(), _counters(self._handle)
         reductions = {"power_w": lambda seen: sum(seen) / len(seen), "sm_clock_hz": median}
         sampled = {name: float(reductions.get(name, max)(values)) for name, values in samples.items()}
-        return (
-            sampled
-            | _window(before, self._before, max(self._at_s - began_s, 1e-9))
-            | _present(gpu_foreign_processes=_foreign_processes(self._handle))
-        )
+        window = _window(before, self._before, max(self._at_s - began_s, 1e-9))
+        return sampled | window | _present(gpu_foreign_processes=_foreign_processes(self._handle))
 
 
 class _NothingToSee:
     """The reader where there is no GPU."""
 
     def read(self) -> Metrics:
-        """Nothing."""
         return {}
 
 
@@ -301,10 +290,10 @@ class GpuProbe(Probe):
 
 def throttling(metrics: Metrics) -> str:
     """One sentence on why the GPU could not do what it can; empty when nothing held it back but its power limit."""
-    if metrics.get("throttle_thermal_ratio", 0.0) > 0:
-        return f"the GPU was too hot for its clocks {metrics['throttle_thermal_ratio']:.1%} of the time"
-    if metrics.get("throttle_brake_ratio", 0.0) > 0:
-        return f"the power supply slowed the GPU down {metrics['throttle_brake_ratio']:.1%} of the time"
+    reasons = {"thermal": "the GPU was too hot for its clocks", "brake": "the power supply slowed the GPU down"}
+    for name, text in reasons.items():
+        if (ratio := metrics.get(f"throttle_{name}_ratio", 0.0)) > 0:
+            return f"{text} {ratio:.1%} of the time"
     if foreign := int(metrics.get("gpu_foreign_processes", 0)):
         return f"{foreign} other {'process' if foreign == 1 else 'processes'} used the GPU"
     return ""

@@ -1,15 +1,21 @@
 """Real processes: what goes wrong in a worker becomes a Failure of the right kind, and nothing is left behind."""
 
+import importlib
+import itertools
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from autotuner.executors import process, server
 from autotuner.executors.process import ProcessExecutor, ProcessPool
 from autotuner.plugins import Job
 from autotuner.testing.replay import Replay
@@ -108,8 +114,6 @@ def test_live_parameter_reuses_the_process_and_others_do_not(pool: ProcessPool, 
 
 def test_exclusive_job_stands_alone(pool: ProcessPool, tmp_path: Path) -> None:
     run(pool, job(tmp_path, launch="one"))
-    from dataclasses import replace
-
     run(pool, replace(job(tmp_path, launch="two"), exclusive=True))
     assert set(pool._workers) == {"two"}
 
@@ -154,3 +158,93 @@ def test_unwritable_log_is_the_environments_fault(pool: ProcessPool, tmp_path: P
     (tmp_path / "logs").write_text("a file where a folder should be")
     with pytest.raises(MachineError, match="cannot write"):
         run(pool, job(tmp_path))
+
+
+HEIR = """
+import os
+import signal
+import time
+
+from autotuner.testing import replay
+
+
+class Heir(replay.Replay):
+    def open(self, config, device):
+        if os.fork() == 0:
+            time.sleep(3600)
+        os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_crash_is_seen_although_a_grandchild_holds_the_stream_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heir_of_a_stream.py").write_text(HEIR)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    workload = importlib.import_module("heir_of_a_stream").Heir()
+    with ProcessExecutor().open() as pool:
+        outcome = run(pool, replace(job(tmp_path), workload=workload))
+        assert isinstance(outcome, Failure)
+        assert (outcome.kind, "SIGSEGV" in outcome.message) == (FailureKind.CRASHED, True)
+        assert isinstance(run(pool, job(tmp_path)), Measurement)
+
+
+def test_worker_that_stops_in_the_middle_of_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MESSAGE_LIMIT_S", 1)
+    with ProcessExecutor().open() as pool:
+        fork = pool._server.fork
+
+        def fork_and_begin(job_socket: socket.socket, output: int) -> int:
+            job_socket.send(b"\0\0")  # the first half of the length of a message
+            return fork(job_socket, output)
+
+        monkeypatch.setattr(pool._server, "fork", fork_and_begin)
+        outcome = run(pool, job(tmp_path, "hang"))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is FailureKind.CRASHED
+
+
+def test_stuck_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REPLY_LIMIT_S", 3.0)
+    monkeypatch.setattr(server, "CLOSE_GRACE_S", 0.1)
+    with ProcessExecutor().open() as pool:
+        run(pool, job(tmp_path, launch="first"))
+        worker = psutil.Process(pool._workers["first"].pid)
+        os.kill(pool._server._process.pid, signal.SIGSTOP)
+        assert isinstance(run(pool, job(tmp_path, launch="second")), Measurement), "asked to fork"
+        assert not worker.is_running()
+        os.kill(pool._server._process.pid, signal.SIGSTOP)
+        pool.close("second")
+        assert isinstance(run(pool, job(tmp_path, launch="third")), Measurement), "asked to end"
+        pool.close("first")  # whose server is gone
+
+
+def test_start_of_the_server_is_no_part_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(5)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with ProcessExecutor().open(["slow_to_import"]) as pool:
+        assert isinstance(run(pool, job(tmp_path, time_limit_s=4)), Measurement)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("kill", FailureKind.OUT_OF_MEMORY), ("segfault", FailureKind.CRASHED), ("exit", FailureKind.CRASHED)],
+)
+def test_kernel_out_of_memory_is_told_by_its_signal(
+    pool: ProcessPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, kind: FailureKind
+) -> None:
+    monkeypatch.setattr(process, "oom_kills", itertools.count().__next__)  # the kernel kills all the time, anybody
+    outcome = run(pool, job(tmp_path, fault))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is kind
+    assert ("out of memory" in outcome.message) is (kind is FailureKind.OUT_OF_MEMORY)
+
+
+def test_real_time_signal_has_no_name(tmp_path: Path) -> None:
+    with ProcessExecutor().open() as pool:
+        run(pool, job(tmp_path))
+        os.kill(pool._workers["search"].pid, signal.SIGRTMIN + 1)
+        outcome = run(pool, job(tmp_path))
+    assert isinstance(outcome, Failure)
+    assert outcome.message == f"the worker was killed by signal {signal.SIGRTMIN + 1}"
