@@ -71,7 +71,7 @@ class Clock:
             case Measurement() as measured:
                 self.phases_s["setup"] += measured.setup_s
                 self.phases_s["warmup"] += measured.warmup_s
-                self.phases_s["measuring"] += measured.duration_s
+                self.phases_s["measuring"] += _windows_s(measured)
                 self.phases_s["verifying"] += sum(measured.samples.get("outputs_s", ()))
             case Failure() as failure:
                 self.phases_s["setup"] += failure.duration_s
@@ -88,6 +88,11 @@ def _working_s(trial: Trial) -> float:
     match trial.outcome:
         case Measurement() as measured:
             outputs_s = sum(measured.samples.get("outputs_s", ()))
-            return measured.setup_s + measured.warmup_s + measured.duration_s + outputs_s
+            return measured.setup_s + measured.warmup_s + _windows_s(measured) + outputs_s
         case Failure() as failure:
             return failure.duration_s
+
+
+def _windows_s(measured: Measurement) -> float:
+    """The timed windows, those that were disturbed and taken again included."""
+    return sum(measured.samples.get("windows_s", (measured.duration_s,)))

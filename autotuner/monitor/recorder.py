@@ -84,8 +84,14 @@ class Recorder:
         host.reset_peak_rss()
         warmup_s = self._warm_up(opened, job, already_warm=key == self._warm_config)
         self._warm_config = key
+        windows_s = time.perf_counter()
         window = self._best_window(opened, job)
-        single = {"setup_s": setup_s, "peak_memory_bytes": float(_peak_memory_bytes(job.device))}
+        windows_s = time.perf_counter() - windows_s
+        single = {
+            "windows_s": windows_s,
+            "setup_s": setup_s,
+            "peak_memory_bytes": float(_peak_memory_bytes(job.device)),
+        }
         outputs_s = time.perf_counter()
         single |= self._compare_outputs(opened, job)
         single["outputs_s"] = time.perf_counter() - outputs_s
