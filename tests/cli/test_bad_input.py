@@ -284,6 +284,7 @@ def test_a_record_that_cannot_be(file, tmp_path, monkeypatch, url, expected, wor
     url = url.replace("FILE", str(file))
     refuse("study", "start", file, "--db", url, expected=expected, words=words)
     assert file.read_text() == FILE
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
 
 
 def test_reading_makes_no_record(tmp_path):
@@ -291,7 +292,6 @@ def test_reading_makes_no_record(tmp_path):
         refuse(*command, "--db", tmp_path / "mistyped.db", expected=2, words=["there is no record at", "--db"])
     assert not list(tmp_path.iterdir())
     refuse("study", "list", "--db", "", expected=2, words=["--db names no record"])
-    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
 
 
 def spoil(db, how):
