@@ -75,6 +75,7 @@ def test_finds_and_verifies_the_better_configuration(study: Study) -> None:
     assert [c.parameter for c in verification.contributions] == ["batch"]
 
 
+@pytest.mark.slow
 def test_record_holds_every_trial_with_its_raw_samples(study: Study) -> None:
     study.start(GAIN)
     trials = study.trials()
@@ -89,17 +90,20 @@ def test_record_holds_every_trial_with_its_raw_samples(study: Study) -> None:
     assert ended == trials
 
 
+@pytest.mark.slow
 def test_nothing_to_gain_is_not_better(study: Study) -> None:
     summary = study.start(FLAT)
     assert summary.decision in (Decision.SAME, Decision.AMBIGUOUS), summary.reason
 
 
+@pytest.mark.slow
 def test_limits_hold_back_the_fastest(study: Study) -> None:
     summary = study.start(GAIN + "limits: [latency_p50_s <= 14 ms]\n")
     assert summary.verification is not None
     assert summary.verification.config["batch"] == 8, "16 takes 20 ms"
 
 
+@pytest.mark.slow
 def test_other_outputs_are_never_recommended(study: Study) -> None:
     summary = study.start(GAIN.replace('tokens: "batch"', 'tokens: "batch", output_error: "0.5 if_batch"').replace(
         '"0.5 if_batch"', '"(batch > 4) * 0.5"'))  # fmt: skip
@@ -109,6 +113,7 @@ def test_other_outputs_are_never_recommended(study: Study) -> None:
     assert {trial.config["batch"] for trial in broken} == {8, 16}
 
 
+@pytest.mark.slow
 def test_failures_are_data_and_the_study_goes_on(study: Study) -> None:
     faulty = GAIN.replace(
         'tokens: "batch"',
@@ -132,12 +137,14 @@ def test_study_whose_every_trial_fails_says_why(study: Study) -> None:
     assert (Path(summary.folder) / summary.last_log).is_file()
 
 
+@pytest.mark.slow
 def test_failed_baseline_leaves_nothing_to_compare_with(study: Study) -> None:
     summary = study.start(GAIN.replace('tokens: "batch"', 'tokens: "batch", fault: {error: "batch == 1"}'))
     assert summary.decision is Decision.INVALID
     assert "baseline failed" in summary.reason
 
 
+@pytest.mark.slow
 def test_same_name_again_gets_a_number_and_an_explicit_one_is_refused(study: Study) -> None:
     assert study.start(GAIN, "budget.trials=1").name == "s"
     assert study.start(GAIN, "budget.trials=1").name == "s-2"
@@ -145,6 +152,7 @@ def test_same_name_again_gets_a_number_and_an_explicit_one_is_refused(study: Stu
         study.start(GAIN, "budget.trials=1", name="s")
 
 
+@pytest.mark.slow
 def test_interrupted_study_resumes_where_it_stopped(study: Study) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, TrialEnded) and event.trial.number == 3:
@@ -163,6 +171,7 @@ def test_interrupted_study_resumes_where_it_stopped(study: Study) -> None:
         api.resume("s", db=study.db)
 
 
+@pytest.mark.slow
 def test_resumed_study_proposes_what_an_uninterrupted_one_does(study: Study) -> None:
     flat = FLAT.replace("trials: 10", "trials: 6")
     study.start(flat, name="whole")
@@ -178,6 +187,7 @@ def test_resumed_study_proposes_what_an_uninterrupted_one_does(study: Study) -> 
     assert [trial.config for trial in study.trials("parts")][:3] == opening
 
 
+@pytest.mark.slow
 def test_verify_again_confirms_the_claim(study: Study) -> None:
     study.start(GAIN)
     study.events.clear()
@@ -189,6 +199,7 @@ def test_verify_again_confirms_the_claim(study: Study) -> None:
         assert len(opened.verifications()) == 2
 
 
+@pytest.mark.slow
 def test_verify_again_recomputes_a_lost_reference(study: Study) -> None:
     summary = study.start(GAIN)
     (Path(summary.folder) / "reference.npz").unlink()
@@ -223,6 +234,7 @@ def test_parent_of_a_study_never_imports_torch(study: Study) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_export_refuses_what_is_not_better(study: Study) -> None:
     study.start(GAIN)
     path = api.export("s", "env", db=study.db)
@@ -241,6 +253,7 @@ def test_delete_removes_rows_and_folder(study: Study) -> None:
         study.trials()
 
 
+@pytest.mark.slow
 def test_killed_parent_leaves_its_trials_and_no_process(study: Study) -> None:
     path = study.write(GAIN.replace("trials: 10", "trials: 10, minutes: 5"))
     argv = [AUTOTUNE, "study", "start", str(path), "--db", study.db]
@@ -260,6 +273,7 @@ def test_killed_parent_leaves_its_trials_and_no_process(study: Study) -> None:
     assert len(study.trials()) == 10
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_study_at_once(study: Study) -> None:
     path = study.write(GAIN.replace("tokens:", "open_s: 0.5, tokens:"))
     argv = [AUTOTUNE, "study", "start", str(path), "--db", study.db]
@@ -276,6 +290,7 @@ def test_two_runs_of_one_study_at_once(study: Study) -> None:
     assert "autotune study resume s" in rest
 
 
+@pytest.mark.slow
 def test_hung_trial_is_cut_and_told(study: Study) -> None:
     slow = GAIN.replace('tokens: "batch"', 'tokens: "batch", fault: {hang: "batch == 4 and mode == \'a\'"}')
     began_s = time.monotonic()

@@ -44,6 +44,7 @@ PROBES = [HostProbe(), GpuProbe(), TorchProbe()]
 EXPORTERS = [JsonExporter(), EnvExporter()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", [GENERATE, ENCODE], ids=lambda workload: workload.task)
 def test_transformers_inference(workload: TransformersInference) -> None:
     check_workload(workload, CONFIGS)
