@@ -12,15 +12,20 @@ Everything else is imported from its own module; importing this package imports 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotuner.api import load_study, tune
+    from autotuner.api import tune
+    from autotuner.records import load_study
 
 __all__ = ["load_study", "tune"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the programming interface when it is first used: `import autotuner.cli` must stay instant."""
-    if name in __all__:
-        from autotuner import api
+    if name == "load_study":
+        from autotuner.records import load_study
 
-        return getattr(api, name)
+        return load_study
+    if name == "tune":
+        from autotuner.api import tune
+
+        return tune
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,6 @@
 """What a program can do with autotune: start, resume, verify, export. The command line calls nothing else."""
 
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,40 +17,18 @@ from autotuner.jobs import Jobs
 from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
 from autotuner.plugins import Exporter, WorkerPool
+from autotuner.records import load_study, open_record
 from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
-from autotuner.store import open_record as open_store
 from autotuner.summary import summarize
 from autotuner.types import Decision, Measurement, Recommendation
 from autotuner.verify.verification import claim_of, confirm
 
-DEFAULT_RECORD = "studies/autotune.db"
-
-
-@contextmanager
-def open_record(db: str | None = None, *, create: bool = False) -> Iterator[Record]:
-    """Open the record: `db`, else the variable AUTOTUNE_DB, else studies/autotune.db.
-
-    Raises:
-        UsageError: There is none, and `create` does not allow to make it.
-        MachineError: It cannot be opened, is locked, damaged or from a newer version.
-    """
-    if db == "":
-        raise UsageError("--db names no record", "give a path or URL, or leave it out")
-    with open_store(db or os.environ.get("AUTOTUNE_DB") or DEFAULT_RECORD, create=create) as record:
-        yield record
-
-
-@contextmanager
-def load_study(name: str, db: str | None = None) -> Iterator[Study]:
-    """Open one study of the record, to read its trials and verifications.
-
-    Raises:
-        UsageError: No study of this name.
-    """
-    with open_record(db) as record:
-        yield record.study(name)
+__all__ = [
+    "check", "delete", "export", "export_targets", "load_study", "open_record", "read_spec", "recommendation", "resume",
+    "start", "tune", "verify",
+]  # fmt: skip
 
 
 def check(path: Path, overrides: Sequence[str] = ()) -> SpaceCheck:

@@ -14,15 +14,15 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two studies."""
-    from autotuner import api
+    from autotuner import records
     from autotuner.cli.portrait import paint
     from autotuner.report.json_lines import dump
     from autotuner.report.study import compare_ground, compare_table, portrait_json
     from autotuner.report.terminal import show
 
-    with api.load_study(first, db) as study:
+    with records.load_study(first, db) as study:
         left = paint(study, 1)
-    with api.load_study(second, db) as study:
+    with records.load_study(second, db) as study:
         right = paint(study, 1)
     if as_json:
         pair = {"studies": [portrait_json(left), portrait_json(right)], "notes": compare_ground(left, right)}

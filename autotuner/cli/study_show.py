@@ -14,13 +14,13 @@ def show_study(
     as_json: Json = False,
 ) -> None:
     """Show a study: what it found, its best and its last trials."""
-    from autotuner import api
+    from autotuner import records
     from autotuner.cli.portrait import paint
     from autotuner.report.json_lines import dump
     from autotuner.report.study import portrait_json, portrait_view
     from autotuner.report.terminal import show
 
-    with api.load_study(name, db) as study:
+    with records.load_study(name, db) as study:
         portrait = paint(study, trials)
     if as_json:
         print(dump(portrait_json(portrait), indent=2))
