@@ -205,6 +205,7 @@ def test_worker_that_stops_in_the_middle_of_its_answer(tmp_path: Path, monkeypat
     assert outcome.kind is FailureKind.CRASHED
 
 
+@pytest.mark.slow
 def test_stuck_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REPLY_LIMIT_S", 3.0)
     monkeypatch.setattr(server, "CLOSE_GRACE_S", 0.1)
@@ -220,6 +221,7 @@ def test_stuck_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pool.close("first")  # whose server is gone
 
 
+@pytest.mark.slow
 def test_start_of_the_server_is_no_part_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(5)")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
