@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from autotuner.errors import UsageError
-from autotuner.types import Config, MeasurementProtocol, Metrics, Outcome, Recommendation, Tier
+from autotuner.types import Binding, Config, MeasurementProtocol, Metrics, Outcome, Recommendation, Tier
 
 Preload = tuple[str, ...]
 
@@ -70,6 +70,26 @@ class OpenWorkload(Protocol):
         ...
 
 
+class Relievable(Protocol):
+    """An opened workload that can be run with less demand for a resource: how a diagnosis is put to the proof."""
+
+    def relieve(self, resource: str, config: Config) -> AbstractContextManager[float] | None:
+        """While the context lasts, `step(config)` does the same with less demand for `resource`.
+
+        Only the time of such a step counts, never what it computes; on leaving, all is as before. For example one
+        resident batch instead of a loader ("input"), no all-reduce ("communication"), weights that stay in the cache
+        ("memory_bandwidth").
+
+        Args:
+            resource: A name of `types.Binding`.
+            config: The configuration in force.
+
+        Returns:
+            A context that yields the share of the demand that is left, in [0, 1); None when this workload cannot.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Trait:
     """What a workload knows of one of its parameters.
@@ -78,12 +98,14 @@ class Trait:
         live: `step` can take a new value without reopening the workload.
         tier: How far it may move the outputs.
         memory: A larger value needs at least as much memory.
+        acts_on: Resources whose demand it changes: what it can help with. Empty: not known, it may help anywhere.
         text: One line for a person.
     """
 
     live: bool = False
     tier: Tier = Tier.ROUNDING
     memory: bool = False
+    acts_on: tuple[Binding, ...] = ()
     text: str = ""
 
 
@@ -158,6 +180,8 @@ class Job:
         log_path: Where the worker's output goes.
         reference_path: The baseline's outputs; written when `writes_reference`, else compared with if it exists.
         writes_reference: This job is the baseline.
+        counts: Also count operations, FLOPs and bytes of one untimed step.
+        relieves: Also probe what relief of this resource does to a step; a name of `types.Binding`, or empty.
         live: Parameters that an opened workload can take over without being reopened.
         trace_parent: W3C trace context of the trial's span; the worker's environment carries it on.
     """
@@ -172,6 +196,8 @@ class Job:
     log_path: Path | None = None
     reference_path: Path | None = None
     writes_reference: bool = False
+    counts: bool = False
+    relieves: str = ""
     live: frozenset[str] = frozenset()
     trace_parent: str = ""
 

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from autotuner.store import Study, open_record
-from autotuner.types import Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
+from autotuner.types import Binding, Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
 
 ENVIRONMENT = {name: f"a text as long as {name}'s" for name in ("gpu", "driver", "cuda", "torch", "model", "cpu")}
 APPENDS = 300
@@ -59,7 +59,7 @@ def make_trial(number: int) -> Trial:
     verdict = Verdict(
         {"throughput_tokens_per_s": (number * 7919 % 104729) / 10, "latency_p50_s": 0.1},
         {"latency_p99_s <= 1 s": -0.5 if number % 7 else 0.5},
-        Diagnosis("memory_bandwidth", "Memory bandwidth binds: 80 % of what was measured here.", evidence, 0.8),
+        Diagnosis(Binding.MEMORY_BANDWIDTH, "Memory bandwidth binds: 80 % of what was measured here.", evidence, 0.8),
     )
     return Trial(number, config, Origin.SAMPLER, measurement, verdict)
 

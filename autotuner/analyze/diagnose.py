@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from autotuner.metrics import format_quantity, median, value_of
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Diagnosis, Failure, FailureKind, Measurement, Trial, config_key
+from autotuner.types import Binding, Config, Diagnosis, Failure, FailureKind, Measurement, Trial, config_key
 
 _NEAR_LIMIT_RATIO = 0.9  # of a memory limit: the next larger step would break it
 _FEWEST_SIZES = 3  # two points always lie on a line
@@ -31,7 +31,7 @@ def diagnose(spec: StudySpec, config: Config, measurement: Measurement, trials: 
         _near_memory_limit(spec, measurement)
         or _next_to_out_of_memory(spec, config, measurement, trials)
         or _paying_per_step(spec, config, measurement, trials)
-        or Diagnosis("unknown", "Nothing that was measured says what binds this configuration.")
+        or Diagnosis(Binding.UNKNOWN, "Nothing that was measured says what binds this configuration.")
     )
 
 
@@ -47,7 +47,7 @@ def _near_memory_limit(spec: StudySpec, measurement: Measurement) -> Diagnosis |
         return None
     share = peak / min(bounds)
     return Diagnosis(
-        "capacity",
+        Binding.CAPACITY,
         f"Memory: {format_quantity(peak, 'bytes')} is {share:.0%} of the limit.",
         {"peak_memory_bytes": peak, "memory_limit_bytes": min(bounds)},
         ceiling_ratio=share,
@@ -72,7 +72,7 @@ def _next_to_out_of_memory(
     peak = value_of("peak_memory_bytes", measurement.samples)
     evidence = {"peak_memory_bytes": peak} if peak == peak else {}
     sentence = f"Memory: {batch} = {values[position + 1]} did not fit."
-    return Diagnosis("capacity", sentence, evidence, try_next=_smaller(spec))
+    return Diagnosis(Binding.CAPACITY, sentence, evidence, try_next=_smaller(spec))
 
 
 def _paying_per_step(
@@ -90,7 +90,7 @@ def _paying_per_step(
         return None
     fixed, item = format_quantity(line.fixed_s, "s"), format_quantity(line.per_item_s, "s")
     return Diagnosis(
-        "host_launch",
+        Binding.HOST_LAUNCH,
         f"{share:.0%} of a step does not depend on {batch}: {fixed} for every step and {item} for every item.",
         {"overhead_share_ratio": share, "fixed_s": line.fixed_s, "per_item_s": line.per_item_s},
         try_next=(batch,),

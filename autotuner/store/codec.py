@@ -17,11 +17,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autotuner.types import (
+    Binding,
     Config,
     Contribution,
     Decision,
     Diagnosis,
     Equivalence,
+    Estimate,
     Failure,
     FailureKind,
     Measurement,
@@ -86,7 +88,10 @@ def decode_verdict(text: str) -> Verdict:
     """The inverse of `encode` for a verdict."""
     plain = json.loads(text)
     diagnosis = plain["diagnosis"]
-    diagnosis["try_next"] = tuple(diagnosis["try_next"])
+    diagnosis["binding"] = Binding(diagnosis["binding"])
+    diagnosis["elasticities"] = {name: Estimate(**known) for name, known in diagnosis["elasticities"].items()}
+    for names in ("try_next", "cannot_help"):
+        diagnosis[names] = tuple(diagnosis.get(names, ()))
     return Verdict(**{**plain, "diagnosis": Diagnosis(**diagnosis)})
 
 

@@ -16,7 +16,9 @@ from autotuner.plugins import Executor, Workload
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study, open_record
 from autotuner.types import (
+    Binding,
     Diagnosis,
+    Estimate,
     Failure,
     FailureKind,
     Measurement,
@@ -65,7 +67,13 @@ def make_trial(number: int) -> Trial:
     verdict = Verdict(
         objectives={"throughput_tokens_per_s": float(number % 11), "latency_p50_s": 0.25},
         violations={"latency_p99_s <= 1 s": 0.1 if number % 7 == 6 else -0.1},
-        diagnosis=Diagnosis("compute", "Bound.", {"flops_per_s": 1e12}, None, {"threads": 0.4}, ("threads", "dtype")),
+        diagnosis=Diagnosis(
+            Binding.COMPUTE,
+            "Bound.",
+            {"flops_per_s": 1e12},
+            elasticities={"compute": Estimate(0.9, 0.8, 1.0)},
+            try_next=("threads", "dtype"),
+        ),
         precision_ratio=0.01,
     )
     return Trial(number, config, Origin.BASELINE if number == 0 else Origin.SAMPLER, measurement, verdict)

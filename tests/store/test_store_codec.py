@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from autotuner.store import codec
 from autotuner.types import (
+    Binding,
     Contribution,
     Decision,
     Diagnosis,
     Equivalence,
+    Estimate,
     Measurement,
     Pair,
     Tier,
@@ -62,7 +64,14 @@ def test_outcomes_and_verdicts_come_back(telemetry, violations, raw, number, tex
     assert repr(back) == repr(measurement).replace(repr(measurement.started_at), repr(back.started_at))
     assert back.started_at == measurement.started_at
     assert back.started_at.tzinfo is UTC
-    verdict = Verdict({text: number}, violations, Diagnosis(text, text, telemetry, number, {}, (text,)), number)
+    verdict = Verdict(
+        {text: number},
+        violations,
+        Diagnosis(
+            Binding.COMPUTE, text, telemetry, number, True, {text: Estimate(number, number, number)}, (text,), (text,)
+        ),
+        number,
+    )
     assert repr(codec.decode_verdict(codec.encode(verdict))) == repr(verdict)
 
 

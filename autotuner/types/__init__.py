@@ -1,0 +1,36 @@
+"""The values that cross a boundary: frozen, comparable, picklable, free of behaviour.
+
+Quantities are in SI base units and say so in their name (`_s`, `_bytes`, `_w`, `_j`, `_per_s`, `_ratio`).
+"""
+
+from autotuner.types.config import Config, Metrics, Value, config_key
+from autotuner.types.diagnosis import Binding, Ceilings, Diagnosis, Estimate
+from autotuner.types.outcome import Failure, FailureKind, Measurement, MeasurementProtocol, Outcome
+from autotuner.types.trial import Origin, Trial, Verdict
+from autotuner.types.verification import Contribution, Decision, Equivalence, Pair, Recommendation, Tier, Verification
+
+__all__ = [
+    "Binding",
+    "Ceilings",
+    "Config",
+    "Contribution",
+    "Decision",
+    "Diagnosis",
+    "Equivalence",
+    "Estimate",
+    "Failure",
+    "FailureKind",
+    "Measurement",
+    "MeasurementProtocol",
+    "Metrics",
+    "Origin",
+    "Outcome",
+    "Pair",
+    "Recommendation",
+    "Tier",
+    "Trial",
+    "Value",
+    "Verdict",
+    "Verification",
+    "config_key",
+]
