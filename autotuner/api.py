@@ -10,6 +10,7 @@ from pathlib import Path
 from autotuner import plugins, telemetry
 from autotuner.adjust.space import Space, SpaceCheck, check_space
 from autotuner.clock import Clock
+from autotuner.doctor import ceilings_for
 from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
 from autotuner.executors.devices import reserved_gpu
@@ -22,7 +23,7 @@ from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
 from autotuner.summary import summarize
-from autotuner.types import Decision, Measurement, Recommendation
+from autotuner.types import Ceilings, Decision, Measurement, Recommendation
 from autotuner.verify.verification import claim_of, confirm
 
 __all__ = [
@@ -219,7 +220,14 @@ def _running(record: Record, name: str, spec: StudySpec, listener: Listener) -> 
 def _run(record: Record, study: Study, spec: StudySpec, pool: WorkerPool, jobs: Jobs, listener: Listener) -> None:
     study.append_event("resumed" if study.events("started") else "started")
     listener(_started(record, study, spec))
-    run_loop(spec, study, pool, jobs, listener)
+    run_loop(spec, study, pool, jobs, listener, _ceilings(record, spec, pool, listener))
+
+
+def _ceilings(record: Record, spec: StudySpec, pool: WorkerPool, listener: Listener) -> Ceilings | None:
+    """This machine's ceilings, measured once; a workload that does not run torch cannot be held against them."""
+    if "torch" not in spec.workload.preload():
+        return None
+    return ceilings_for(record, spec.device, pool=pool, note=lambda text: listener(Note(text)))
 
 
 def _started(record: Record, study: Study, spec: StudySpec) -> StudyStarted:

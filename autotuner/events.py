@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from autotuner.types import Config, Decision, Metrics, Origin, Pair, Trial, Verification
+from autotuner.types import Config, Decision, Diagnosis, Metrics, Origin, Pair, Trial, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ class StudySummary:
         environment: Fingerprint of the machine.
         baseline_values: Objectives of the baseline in the search, for orientation.
         last_log: Log of the last failure, relative to the folder; empty if nothing failed.
+        baseline_diagnosis: What bound the baseline in the search.
+        diagnosis: What binds the candidate; None when there is none.
     """
 
     name: str
@@ -118,6 +120,8 @@ class StudySummary:
     environment: Mapping[str, str]
     baseline_values: Metrics = field(default_factory=dict)
     last_log: str = ""
+    baseline_diagnosis: Diagnosis | None = None
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True, slots=True)

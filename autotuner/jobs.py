@@ -8,7 +8,7 @@ from pathlib import Path
 from autotuner import telemetry
 from autotuner.plugins import Job
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config
+from autotuner.types import Binding, Config
 
 MIN_WINDOW_BLOCKS = 6  # ten pairs then hold the 59 requests that a p95 needs, however long a step is
 SEARCH = "search"  # the launch that search trials share
@@ -29,7 +29,12 @@ class Jobs:
     def trial(self, number: int, config: Config) -> Job:
         """A search trial; number 0 is the baseline and leaves the reference outputs."""
         job = self._job(config, SEARCH, f"trial-{number:05d}.log")
-        return replace(job, writes_reference=number == 0)
+        return replace(job, writes_reference=number == 0, counts=True)
+
+    def probe(self, number: int, config: Config, resource: Binding) -> Job:
+        """A look at what relief of a resource does to a trial that has just been measured."""
+        job = self._job(config, SEARCH, f"trial-{number:05d}.log")
+        return replace(job, relieves=resource.value, reference_path=None)
 
     def window(self, config: Config, launch: str, exclusive: bool) -> Job:
         """One window of an interleaved comparison: a fixed amount of evidence, whatever its noise.

@@ -1,26 +1,27 @@
 """The loop: propose, measure, judge, record, until the budget is used; then verify the best against the baseline."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from time import monotonic
 
 from autotuner import telemetry
 from autotuner.adjust.adjuster import best_trial, propose
+from autotuner.adjust.hints import at_ceiling
 from autotuner.adjust.space import Space
-from autotuner.analyze.judge import judge
 from autotuner.clock import Clock
+from autotuner.diagnosing import examine
 from autotuner.events import Event, Listener, PairMeasured, TrialEnded, TrialStarted
 from autotuner.jobs import SEARCH, Jobs
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
 from autotuner.store.study import Study
-from autotuner.types import Config, Failure, Measurement, Outcome, Trial, Verdict, Verification
-from autotuner.verify.equivalence import guard_trial
+from autotuner.types import Ceilings, Config, Trial, Verification
 from autotuner.verify.verification import verify
 
 
-def tune(spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: Listener) -> Verification:
-    """Run a study from where its record stands to its verdict.
+def tune(
+    spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: Listener, ceilings: Ceilings | None = None
+) -> Verification:
+    """Run a study from where its record stands to its verdict; `ceilings` are this machine's, for the diagnosis.
 
     Raises:
         AutotuneError: The environment gave way: the record, the disk or the device. What was measured is kept.
@@ -28,12 +29,14 @@ def tune(spec: StudySpec, study: Study, pool: WorkerPool, jobs: Jobs, listener: 
     space, trials = Space(spec), study.trials()
     clock = Clock(spec.budget, trials)
     with telemetry.span("tune", {"autotune.study": study.name}):
-        while not (stopped := clock.search_ends(trials)) and (proposal := propose(spec, space, trials)) is not None:
+        while not (stopped := clock.search_ends(trials) or at_ceiling(spec, space, trials)):
+            if (proposal := propose(spec, space, trials)) is None:
+                break
             number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
             listener(TrialStarted(number, proposal.config, changed, proposal.origin))
             with telemetry.span("trial", {"autotune.trial": number}):
                 outcome = pool.submit(jobs.trial(number, proposal.config)).result()
-                verdict = assess(spec, proposal.config, outcome, trials)
+                verdict = examine(spec, pool, jobs, proposal.config, outcome, trials, ceilings)
                 trial = Trial(number, proposal.config, proposal.origin, outcome, verdict)
                 study.append_trial(trial)
             trials.append(trial)
@@ -59,15 +62,6 @@ def keeping_pairs(study: Study, listener: Listener) -> Listener:
         listener(event)
 
     return listen
-
-
-def assess(spec: StudySpec, config: Config, outcome: Outcome, trials: Sequence[Trial]) -> Verdict | None:
-    """Judge a measurement against objectives, limits and the baseline's outputs; a failure has no verdict."""
-    if isinstance(outcome, Failure):
-        return None
-    first = trials[0].outcome if trials else outcome
-    baseline = first if isinstance(first, Measurement) else None
-    return guard_trial(spec, config, outcome, judge(spec, config, outcome, baseline, trials))
 
 
 def difference(config: Config, baseline: Config) -> Config:

@@ -124,6 +124,9 @@ def value_of(name: str, samples: Mapping[str, Sequence[float]]) -> float:
 _SCALES: Mapping[str, tuple[tuple[str, float], ...]] = {
     "s": (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
     "bytes": (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("bytes", 1.0)),
+    "bytes/s": (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("bytes/s", 1.0)),
+    "FLOP/s": (("PFLOP/s", 1e15), ("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("MFLOP/s", 1e6), ("FLOP/s", 1.0)),
+    "s/byte": (("us/byte", 1e-6), ("ns/byte", 1e-9), ("ps/byte", 1e-12)),
 }
 _ALIASES: Mapping[str, Mapping[str, float]] = {
     "bytes": {"B": 1.0, "KB": 1e3, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "byte": 1.0},
@@ -146,7 +149,7 @@ def format_quantity(value: float, unit: str) -> str:
     if unit in _SCALES:
         scales = [pair for pair in _SCALES[unit] if pair[0] not in ("h", "min")] if abs(value) < 600 else _SCALES[unit]
         suffix, factor = next((pair for pair in scales if abs(value) >= pair[1]), scales[-1] if value else ("s", 1.0))
-        return f"{_digits(value / factor)} {suffix if value else _SCALES[unit][-1][0] if unit == 'bytes' else 's'}"
+        return f"{_digits(value / factor)} {suffix if value else unit}"
     if unit == "ratio":
         return f"{100 * value:.1f} %"
     return f"{_digits(value)} {'/s' if unit == '1/s' else unit}"

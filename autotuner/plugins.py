@@ -85,7 +85,8 @@ class Relievable(Protocol):
             config: The configuration in force.
 
         Returns:
-            A context that yields the share of the demand that is left, in [0, 1); None when this workload cannot.
+            A context that yields the share of the demand that is left, 1 when nothing could be taken away; None when
+            this workload cannot relieve that resource.
         """
         ...
 

@@ -1,10 +1,11 @@
 """A study's end, told from its record alone."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from autotuner.events import StudySummary
 from autotuner.store.study import Study
-from autotuner.types import Failure, Measurement
+from autotuner.types import Config, Diagnosis, Failure, Measurement, Trial, config_key
 
 
 def summarize(study: Study, record: str, folder: str) -> StudySummary:
@@ -32,4 +33,13 @@ def summarize(study: Study, record: str, folder: str) -> StudySummary:
         environment=measured[-1].environment if measured else {},
         baseline_values=baseline.objectives if baseline else {},
         last_log=failed[-1].log_path if failed else "",
+        baseline_diagnosis=baseline.diagnosis if baseline else None,
+        diagnosis=_diagnosis(trials, verification.config),
     )
+
+
+def _diagnosis(trials: Sequence[Trial], config: Config) -> Diagnosis | None:
+    """Of the trial with this configuration, unless it is the baseline's own."""
+    key = config_key(config)
+    found = (trial for trial in trials[1:] if trial.verdict and config_key(trial.config) == key)
+    return next((trial.verdict.diagnosis for trial in found if trial.verdict), None)

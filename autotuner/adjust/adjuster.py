@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotuner import telemetry
+from autotuner.adjust.hints import Hints, hints
 from autotuner.adjust.optuna_search import suggest
 from autotuner.adjust.pruning import worth_trying
 from autotuner.adjust.scores import best_trial, penalised_scores
-from autotuner.adjust.space import Floats, Row, Rows, Space
+from autotuner.adjust.space import Floats, Mask, Row, Rows, Space
 from autotuner.adjust.surrogate import forecast
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Origin, Trial, Value, config_key
@@ -40,6 +42,7 @@ class _Turn:
     trials: Sequence[Trial]
     rows: Rows
     rng: random.Random
+    hints: Hints
 
     @property
     def number(self) -> int:
@@ -50,6 +53,7 @@ class _Turn:
         return self.spec.budget.trials - self.number
 
 
+@telemetry.traced("adjust")
 def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal | None:
     """The next configuration: legal, never tried, not ruled out by an out-of-memory.
 
@@ -77,7 +81,7 @@ def _turn(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> _Turn:
     rng = random.Random(f"{spec.seed}/{len(trials)}")
     best = best_trial(spec, trials)
     rows = space.candidates(rng, also=[spec.baseline, *([best.config] if best else [])])
-    return _Turn(spec, space, trials, rows[worth_trying(space, trials, rows)], rng)
+    return _Turn(spec, space, trials, rows[worth_trying(space, trials, rows)], rng, hints(spec, trials))
 
 
 def _exhaust(turn: _Turn) -> Proposal:
@@ -96,11 +100,23 @@ def _open(turn: _Turn) -> Proposal | None:
     for name, value in _opening_moves(turn):
         config = turn.space.move(turn.spec.baseline, name, value)
         if config is not None and len(_left(turn, [turn.space.encode(config)])):
-            return Proposal(config, Origin.SAMPLER, f"the baseline with {name} = {_text(value)}")
+            return _hinted(turn, name, config, f"the baseline with {name} = {_text(value)}")
     return None
 
 
-def _opening_moves(turn: _Turn) -> Iterator[tuple[str, Value]]:
+def _hinted(turn: _Turn, name: str, config: Config, reason: str) -> Proposal:
+    """A move of one parameter, credited to the diagnosis when it acts on what binds."""
+    if turn.hints.rank(name) == 0:
+        return Proposal(config, Origin.HINT, f"{reason}, for {turn.hints.binding.replace('_', ' ')} binds")
+    return Proposal(config, Origin.SAMPLER, reason)
+
+
+def _opening_moves(turn: _Turn) -> list[tuple[str, Value]]:
+    """What acts on the bound resource first, what cannot help it last."""
+    return sorted(_single_moves(turn), key=lambda move: turn.hints.rank(move[0]))
+
+
+def _single_moves(turn: _Turn) -> Iterator[tuple[str, Value]]:
     """Live parameters to their middle and their top, then every other one to its first alternative."""
     names = [*filter(lambda name: turn.spec.trait(name).live, turn.space.names)]
     for name in names:
@@ -122,7 +138,16 @@ def _step(turn: _Turn) -> Proposal | None:
     near = _left(turn, turn.space.neighbours(best.config))
     if not len(near):
         return None
+    if len(helpful := near[~_only_moves(turn, near, best.config, turn.hints.last)]):
+        near = helpful
     return _pick(turn, near, f"a step from trial {best.number}", _promise(turn, near))
+
+
+def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -> Mask:
+    """Which rows differ from a configuration in parameters of these names and no other."""
+    here = np.array(turn.space.encode(config), dtype=np.int32)
+    others = [name not in names for name in turn.space.names]
+    return np.asarray((rows[:, others] == here[others]).all(axis=1), dtype=np.bool_)
 
 
 def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:

@@ -1,92 +1,151 @@
-"""What binds a configuration, as far as it can be said without a profiler. Unknown is better than wrong.
+"""What binds a configuration: a hypothesis from what was measured, and what a causal probe makes of it.
 
-Two rules so far: a trial next to a failed one is bound by memory; a step whose time hardly grows with the batch is
-bound by what every step pays anyway: launching kernels, or Python. The second is the fit t(b) = a + c b; it cannot tell
-launches from reading the weights once a step, which a profile could.
+A hypothesis needs a resource that takes at least half of a step. It counts as confirmed only after a probe has relieved
+that resource and the step became faster in proportion. Unknown is better than wrong.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from autotuner.metrics import format_quantity, median, value_of
+from autotuner.analyze.advice import cannot_help, try_next
+from autotuner.analyze.batch_slope import Line, fit_line
+from autotuner.analyze.capacity import full_memory
+from autotuner.analyze.shares import Shares, divide
+from autotuner.analyze.steps import batch_parameter, step_times_s
+from autotuner.analyze.wording import mixture, sentence
+from autotuner.metrics import format_quantity
 from autotuner.spec.model import StudySpec
-from autotuner.types import Binding, Config, Diagnosis, Failure, FailureKind, Measurement, Trial, config_key
+from autotuner.types import Binding, Ceilings, Config, Diagnosis, Estimate, Measurement, Trial
 
-_NEAR_LIMIT_RATIO = 0.9  # of a memory limit: the next larger step would break it
-_FEWEST_SIZES = 3  # two points always lie on a line
+BOUND_SHARE = 0.5  # of a step: what takes less cannot be what binds it alone
+PROBED_SHARE = 0.25  # of a step: what takes less is not worth a probe
 _LARGEST_MISFIT_RATIO = 0.15  # of a time: beyond it the line says nothing
-_BOUND_SHARE = 0.5
+_CONFIRMED, _REFUTED = 0.5, 0.25  # elasticities
+_NOTICEABLE = 0.05  # lower end of the interval: a relief must gain at least this much
 
 
-def diagnose(spec: StudySpec, config: Config, measurement: Measurement, trials: Sequence[Trial]) -> Diagnosis:
-    """What binds `config`: `capacity`, `host_launch` or `unknown`.
+def diagnose(
+    spec: StudySpec,
+    config: Config,
+    measurement: Measurement,
+    trials: Sequence[Trial],
+    ceilings: Ceilings | None = None,
+) -> Diagnosis:
+    """The hypothesis.
 
     Args:
         spec: The study.
         config: What was measured.
         measurement: What was seen.
         trials: The record so far; those that differ from `config` in the batch only are compared with it.
+        ceilings: Of this machine; without them arithmetic and memory cannot be told apart.
     """
-    return (
-        _near_memory_limit(spec, measurement)
-        or _next_to_out_of_memory(spec, config, measurement, trials)
-        or _paying_per_step(spec, config, measurement, trials)
-        or Diagnosis(Binding.UNKNOWN, "Nothing that was measured says what binds this configuration.")
+    if measurement.contended:
+        return Diagnosis(Binding.INVALID, f"Not the configuration's own speed: {measurement.reason}.")
+    line, shares = _line(spec, config, measurement, trials), divide(measurement, ceilings)
+    if full := full_memory(spec, config, measurement, trials, line):
+        return _advised(spec, full)
+    if shares is None or not shares.ratios:
+        return _advised(spec, _paying_per_step(spec, config, line) or _unknown(shares))
+    binding, share = shares.ranked[0]
+    evidence = _evidence(shares, measurement)
+    if share < BOUND_SHARE:
+        return Diagnosis(Binding.UNKNOWN, mixture(shares), evidence)
+    floor_s = shares.floors_s.get(binding) if binding is not Binding.HOST_LAUNCH else None
+    found = Diagnosis(
+        binding,
+        sentence(binding, shares, measurement.telemetry),
+        evidence,
+        ceiling_ratio=floor_s / shares.step_s if floor_s else None,
+    )
+    return _advised(spec, found)
+
+
+def hypotheses(diagnosis: Diagnosis) -> tuple[Binding, ...]:
+    """What is worth a probe, likeliest first: the binding, then whatever else takes a good part of a step."""
+    if diagnosis.binding in (Binding.INVALID, Binding.CAPACITY):
+        return ()
+    shares = {
+        Binding(name.removesuffix("_share_ratio")): share
+        for name, share in diagnosis.evidence.items()
+        if name.endswith("_share_ratio")
+    }
+    ranked = sorted(shares, key=lambda binding: -shares[binding])
+    return tuple(binding for binding in ranked if shares[binding] >= PROBED_SHARE)
+
+
+def prove(spec: StudySpec, diagnosis: Diagnosis, probed: Binding, relieved: Measurement) -> Diagnosis:
+    """The diagnosis after a probe has relieved `probed`.
+
+    The elasticity is the share of the step that went away for the share of the demand that went away. It confirms from
+    0.5 on; under 0.25 it refutes, and nothing is known any more unless another probe confirms.
+    """
+    if relieved.contended or "relief_left_ratio" not in relieved.telemetry:
+        return diagnosis
+    elasticity = _elasticity(relieved.telemetry)
+    known = replace(diagnosis, elasticities={**diagnosis.elasticities, probed.value: elasticity})
+    if elasticity.value >= _CONFIRMED and elasticity.low > _NOTICEABLE:
+        if known.binding is not probed:
+            text = f"A step is {1 - relieved.telemetry['relieved_time_ratio']:.0%} shorter when relieved of {_words(probed)}."
+            known = replace(known, binding=probed, sentence=text, ceiling_ratio=None, try_next=())
+            known = _advised(spec, known)
+        return replace(known, confirmed=True)
+    if known.binding is probed and elasticity.value < _REFUTED:
+        text = f"It looked like {_words(probed)}, but relieved of it a step is no faster: something else binds."
+        return replace(known, binding=Binding.UNKNOWN, sentence=text, ceiling_ratio=None, try_next=(), cannot_help=())
+    return known
+
+
+def _elasticity(seen: Mapping[str, float]) -> Estimate:
+    gone = 1 - seen["relief_left_ratio"]
+    value, high, low = (
+        (1 - seen[f"relieved_time_{name}ratio"]) / gone for name in ("", "low_", "high_")
+    )  # the shorter the relieved step, the larger the elasticity
+    return Estimate(value, low, high)
+
+
+def _advised(spec: StudySpec, diagnosis: Diagnosis) -> Diagnosis:
+    if diagnosis.binding is Binding.UNKNOWN:
+        return diagnosis
+    return replace(
+        diagnosis,
+        try_next=diagnosis.try_next or try_next(spec, diagnosis.binding),
+        cannot_help=cannot_help(spec, diagnosis.binding, diagnosis.ceiling_ratio),
     )
 
 
-def _near_memory_limit(spec: StudySpec, measurement: Measurement) -> Diagnosis | None:
-    """The peak is close to, or past, an absolute limit on memory."""
-    peak = value_of("peak_memory_bytes", measurement.samples)
-    bounds = [
-        limit.bound
-        for limit in spec.limits
-        if limit.metric == "peak_memory_bytes" and limit.op == "<=" and not limit.relative
-    ]
-    if not bounds or not peak > _NEAR_LIMIT_RATIO * min(bounds):
-        return None
-    share = peak / min(bounds)
-    return Diagnosis(
-        Binding.CAPACITY,
-        f"Memory: {format_quantity(peak, 'bytes')} is {share:.0%} of the limit.",
-        {"peak_memory_bytes": peak, "memory_limit_bytes": min(bounds)},
-        ceiling_ratio=share,
-        try_next=_smaller(spec),
-    )
+def _unknown(shares: Shares | None) -> Diagnosis:
+    evidence = {} if shares is None else {"step_s": shares.step_s}
+    return Diagnosis(Binding.UNKNOWN, "Nothing that was measured says what binds this configuration.", evidence)
 
 
-def _next_to_out_of_memory(
-    spec: StudySpec, config: Config, measurement: Measurement, trials: Sequence[Trial]
-) -> Diagnosis | None:
-    """The next larger batch was tried and did not fit."""
+def _evidence(shares: Shares, measurement: Measurement) -> dict[str, float]:
+    counted = ("step_flops", "step_bytes", "step_operations")
+    counts = {name: measurement.telemetry[name] for name in counted if name in measurement.telemetry}
+    ratios = {f"{binding}_share_ratio": ratio for binding, ratio in shares.ratios.items()}
+    floors = {f"{binding}_floor_s": floor_s for binding, floor_s in shares.floors_s.items()}
+    return {"step_s": shares.step_s, **shares.parts_s, **counts, **floors, **ratios}
+
+
+def _line(spec: StudySpec, config: Config, measurement: Measurement, trials: Sequence[Trial]) -> Line | None:
+    """t(b) = a + c b through the trials that differ in the batch only; None if they do not lie on a line."""
     batch = batch_parameter(spec)
-    if batch is None:
-        return None
-    values = spec.parameters[batch].values
-    position = values.index(config[batch])
-    if position + 1 == len(values):
-        return None
-    larger = config_key({**config, batch: values[position + 1]})
-    if not any(_out_of_memory(trial) and config_key(trial.config) == larger for trial in trials):
-        return None
-    peak = value_of("peak_memory_bytes", measurement.samples)
-    evidence = {"peak_memory_bytes": peak} if peak == peak else {}
-    sentence = f"Memory: {batch} = {values[position + 1]} did not fit."
-    return Diagnosis(Binding.CAPACITY, sentence, evidence, try_next=_smaller(spec))
+    line = None if batch is None else fit_line(step_times_s(batch, config, measurement, trials))
+    return line if line is not None and line.misfit_ratio <= _LARGEST_MISFIT_RATIO else None
 
 
-def _paying_per_step(
-    spec: StudySpec, config: Config, measurement: Measurement, trials: Sequence[Trial]
-) -> Diagnosis | None:
-    """More than half of the step does not depend on the batch, by a line that fits at least three sizes."""
+def _paying_per_step(spec: StudySpec, config: Config, line: Line | None) -> Diagnosis | None:
+    """More than half of the step does not depend on the batch.
+
+    Without counts it cannot be told whether launches or the weights that every step reads are the fixed part: a
+    hypothesis of last resort.
+    """
     batch = batch_parameter(spec)
-    times = {} if batch is None else _step_times(batch, config, measurement, trials)
-    line = fit_line(times)
-    if batch is None or line is None or line.misfit_ratio > _LARGEST_MISFIT_RATIO:
+    if batch is None or line is None:
         return None
     size = float(config[batch] or 0)
     share = line.fixed_s / (line.fixed_s + line.per_item_s * size)
-    if share <= _BOUND_SHARE:
+    if share <= BOUND_SHARE:
         return None
     fixed, item = format_quantity(line.fixed_s, "s"), format_quantity(line.per_item_s, "s")
     return Diagnosis(
@@ -97,73 +156,5 @@ def _paying_per_step(
     )
 
 
-def batch_parameter(spec: StudySpec) -> str | None:
-    """The parameter that says how much one step does: `batch_size`, or the only live one that drives memory."""
-    numeric = [name for name, parameter in spec.parameters.items() if parameter.ordered]
-    if "batch_size" in numeric:
-        return "batch_size"
-    sizes = [name for name in numeric if spec.trait(name).live and spec.trait(name).memory]
-    return sizes[0] if len(sizes) == 1 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """t(b) = fixed_s + per_item_s b, and the largest residual relative to its time."""
-
-    fixed_s: float
-    per_item_s: float
-    misfit_ratio: float
-
-
-def fit_line(times_s: Mapping[float, float]) -> Line | None:
-    """Least squares of the relative residuals, {batch: time of a step}; None if no rising line can be said.
-
-    Weighting by 1 / t² keeps the longest step from deciding alone: timing noise is relative.
-    """
-    if len(times_s) < _FEWEST_SIZES or min(times_s.values()) <= 0:
-        return None
-    weights = {b: 1 / t**2 for b, t in times_s.items()}
-    total = sum(weights.values())
-    mean_b = sum(w * b for b, w in weights.items()) / total
-    mean_t = sum(w * times_s[b] for b, w in weights.items()) / total
-    slope = sum(w * (b - mean_b) * (times_s[b] - mean_t) for b, w in weights.items())
-    slope /= sum(w * (b - mean_b) ** 2 for b, w in weights.items())
-    fixed = mean_t - slope * mean_b
-    if slope < 0 or fixed <= 0:
-        return None
-    misfit = max(abs(fixed + slope * b - t) / t for b, t in times_s.items())
-    return Line(fixed, slope, misfit)
-
-
-def _step_times(batch: str, config: Config, measurement: Measurement, trials: Sequence[Trial]) -> dict[float, float]:
-    """{batch: seconds a step} of `config` and of the trials that differ from it in nothing else."""
-    alike = config_key({**config, batch: None})
-    seen = [(t.config, t.outcome) for t in trials if config_key({**t.config, batch: None}) == alike]
-    times: dict[float, float] = {}
-    for its_config, outcome in [*seen, (config, measurement)]:
-        size = its_config[batch]
-        if isinstance(outcome, Measurement) and isinstance(size, int | float) and size > 0:
-            time_s = _step_s(outcome.samples, size)
-            if time_s is not None:
-                times[float(size)] = time_s
-    return times
-
-
-def _step_s(samples: Mapping[str, Sequence[float]], size: float) -> float | None:
-    """Median seconds of a step that handles `size` items, from whichever of its samples there is."""
-    if rates := samples.get("throughput_steps_per_s"):
-        return 1 / median(rates)
-    for name in ("throughput_requests_per_s", "throughput_samples_per_s"):
-        if rates := samples.get(name):
-            return size / median(rates)
-    if times := samples.get("latency_s"):
-        return median(times)
-    return None
-
-
-def _out_of_memory(trial: Trial) -> bool:
-    return isinstance(trial.outcome, Failure) and trial.outcome.kind is FailureKind.OUT_OF_MEMORY
-
-
-def _smaller(spec: StudySpec) -> tuple[str, ...]:
-    return tuple(name for name in spec.parameters if spec.trait(name).memory)
+def _words(binding: Binding) -> str:
+    return binding.replace("_", " ")

@@ -7,7 +7,7 @@ from autotuner.errors import UsageError
 from autotuner.metrics import METRICS, metric, value_of
 from autotuner.spec.model import StudySpec
 from autotuner.statistics import median_half_width_ratio
-from autotuner.types import Config, Measurement, Trial, Verdict
+from autotuner.types import Ceilings, Config, Measurement, Trial, Verdict
 
 Samples = Mapping[str, Sequence[float]]
 
@@ -18,6 +18,7 @@ def judge(
     measurement: Measurement,
     baseline: Measurement | None,
     trials: Sequence[Trial] = (),
+    ceilings: Ceilings | None = None,
 ) -> Verdict:
     """Say what a measurement is worth.
 
@@ -28,6 +29,7 @@ def judge(
         baseline: What limits relative to the baseline refer to; None while the baseline itself is judged, which
             then is its own reference. A limit that the baseline breaks is recorded like any other.
         trials: The record so far: a diagnosis compares.
+        ceilings: What this machine can do at most.
 
     Raises:
         UsageError: The workload does not report an objective.
@@ -40,7 +42,7 @@ def judge(
             limit.text: limit.excess(value_of(limit.metric, samples), value_of(limit.metric, reference))
             for limit in spec.limits
         },
-        diagnosis=diagnose(spec, config, measurement, trials),
+        diagnosis=diagnose(spec, config, measurement, trials, ceilings),
         precision_ratio=median_half_width_ratio(samples[metric(spec.objective.metric).samples], seed=spec.seed),
     )
 

@@ -4,8 +4,11 @@ from typing import Annotated
 
 import typer
 
+from autotuner.cli.doctor import doctor
 from autotuner.cli.exits import Commands
 from autotuner.cli.export import export
+from autotuner.cli.gpu_record import record
+from autotuner.cli.profile import profile
 from autotuner.cli.space_check import check
 from autotuner.cli.space_schema import print_schema
 from autotuner.cli.study_compare import compare
@@ -32,8 +35,10 @@ def _group(text: str) -> typer.Typer:
 app = _group("Find the configuration that is really faster: measure, diagnose, search, verify, hand over.")
 study = _group("Run studies and look at them.")
 space = _group("Check what a study may change.")
+gpu = _group("Look at GPUs.")
 app.add_typer(study, name="study")
 app.add_typer(space, name="space")
+app.add_typer(gpu, name="gpu")
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,6 +61,7 @@ def _root(
 
 @study.callback()
 @space.callback()
+@gpu.callback()
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -70,4 +76,7 @@ study.command("compare")(compare)
 study.command("delete")(delete)
 space.command("check")(check)
 space.command("schema")(print_schema)
+gpu.command("record")(record)
 app.command("export")(export)
+app.command("profile")(profile)
+app.command("doctor")(doctor)

@@ -30,6 +30,7 @@ def paint(study: "Study", most: int) -> "Portrait":
         failures=study.failures(),
         baseline={name: parameter["default"] for name, parameter in spec["parameters"].items()},
         baseline_value=value_of(first, metric) if first else math.nan,
+        baseline_diagnosis=first.verdict.diagnosis if first and first.verdict else None,
         best=tuple(study.best(max(most, 1), maximize)),
         last=tuple(study.last(most)) if most else (),
         verifications=tuple(study.verifications()),

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from autotuner.errors import MachineError, UsageError
+from autotuner.monitor.gpu import made_on_replay
 from autotuner.plugins import Exporter
 from autotuner.types import Decision, Recommendation
 
@@ -19,11 +20,17 @@ class FileExporter(Exporter):
     force: bool = False
 
     def admit(self, recommendation: Recommendation) -> None:
-        """Refuse what was not verified BETTER, unless forced.
+        """Refuse what was not verified BETTER, unless forced; and, force or not, what no device has measured.
 
         Raises:
-            UsageError: Not verified BETTER and not forced.
+            UsageError: Not verified BETTER and not forced, or made on a GPU that only plays values back.
         """
+        if made_on_replay(recommendation.environment):
+            raise UsageError(
+                f"the recommendation of {recommendation.study} was made on {recommendation.environment['gpu']}, "
+                "which is no device but plays values back",
+                "measure on a real one; not even --force exports this",
+            )
         verification = recommendation.verification
         if verification.decision is not Decision.BETTER and not self.force:
             raise UsageError(

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from autotuner.monitor.gpu import gpus, visible_uuid
+from autotuner.monitor.gpu import visible_gpu
 from autotuner.monitor.host import available_cores
 
 _DISTRIBUTIONS = {
@@ -47,11 +47,12 @@ def fingerprint(device: str, identity: Mapping[str, str]) -> dict[str, str]:
 @cache
 def _gpu(device: str, visible: str | None) -> dict[str, str]:
     """The GPU of `device`; `visible` is only there to ask again when it changes."""
-    uuid = visible_uuid(device)
-    found = [gpu for gpu in gpus() if gpu.uuid == uuid] if uuid else []
-    if not found:
-        return {"gpu": "MIG slice"} if uuid else {}
-    return {"gpu": found[0].name, "gpu_memory_bytes": str(found[0].memory_bytes), "driver": found[0].driver}
+    found = visible_gpu(device)
+    if found is None:
+        return {}
+    if found.uuid.startswith("MIG-"):
+        return {"gpu": found.name}
+    return {"gpu": found.name, "gpu_memory_bytes": str(found.memory_bytes), "driver": found.driver}
 
 
 @cache

@@ -7,37 +7,25 @@ import logging
 import math
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from autotuner import metrics, statistics
+from autotuner import statistics
 from autotuner.errors import AutotuneError, InvalidConfigError, MachineError, UnsupportedError, UsageError
-from autotuner.monitor import environment, gpu, host, reference
+from autotuner.monitor import environment, host, reference
 from autotuner.monitor import torch as torch_door
-from autotuner.plugins import Job, OpenWorkload, ProbeReader, Step
-from autotuner.types import Failure, FailureKind, Measurement, Outcome, config_key
+from autotuner.monitor.relief import relieved_window
+from autotuner.monitor.window import NotFiniteError, best_window
+from autotuner.plugins import Job, OpenWorkload, ProbeReader
+from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome, config_key
 
 logger = logging.getLogger(__name__)
 
-
-class NotFiniteError(AutotuneError):
-    """A workload computed NaN or infinity."""
-
-
-@dataclass(slots=True)
-class Window:
-    """One timed window: raw samples by name, in order of time."""
-
-    samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    duration_s: float = 0.0
-    telemetry: dict[str, float] = field(default_factory=dict)
-    contention: str = ""
-    ended_by: str = ""
+# What torch raises when code cannot run under a dispatch mode.
+_UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, AssertionError)
 
 
 class Recorder:
@@ -49,6 +37,7 @@ class Recorder:
         self._readers: list[ProbeReader] = []
         self._warm_config = ""
         self._comparisons: dict[str, Mapping[str, float]] = {}
+        self._explanations: dict[str, Metrics] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -85,13 +74,15 @@ class Recorder:
         warmup_s = self._warm_up(opened, job, already_warm=key == self._warm_config)
         self._warm_config = key
         windows_s = time.perf_counter()
-        window = self._best_window(opened, job)
+        take = relieved_window if job.relieves else best_window
+        window = take(opened, job, self._readers)
         windows_s = time.perf_counter() - windows_s
         single = {
             "windows_s": windows_s,
             "setup_s": setup_s,
             "peak_memory_bytes": float(_peak_memory_bytes(job.device)),
         }
+        explained = self._explain(opened, job)
         outputs_s = time.perf_counter()
         single |= self._compare_outputs(opened, job)
         single["outputs_s"] = time.perf_counter() - outputs_s
@@ -101,7 +92,7 @@ class Recorder:
             setup_s=setup_s,
             warmup_s=warmup_s,
             duration_s=window.duration_s,
-            telemetry=window.telemetry,
+            telemetry={**window.telemetry, **explained},
             environment=environment.fingerprint(job.device, job.workload.identity()),
             started_at=started_at,
             contended=bool(window.contention),
@@ -131,60 +122,18 @@ class Recorder:
             if enough and statistics.is_flat(times_s):
                 return spent_s
 
-    def _best_window(self, opened: OpenWorkload, job: Job) -> Window:
-        """Measure; a window that somebody else disturbed is taken again.
-
-        When all are disturbed the fastest is kept, and marked: others on the machine only ever slow a step down.
-        """
-        windows: list[Window] = []
-        for _ in range(1 + job.protocol.contended_retries):
-            windows.append(self._window(opened, job))
-            if not windows[-1].contention:
-                return windows[-1]
-            logger.warning("contended: %s", windows[-1].contention)
-        return min(windows, key=lambda window: metrics.median(window.samples["block_step_s"]))
-
-    def _window(self, opened: OpenWorkload, job: Job) -> Window:
-        """Blocks until the interval is narrow, the noise has plateaued, or the time is up."""
-        protocol, window = job.protocol, Window()
-        for reader in self._readers:
-            reader.read()
-        half_widths: list[float] = []
-        begun_s = time.perf_counter()
-        while not window.ended_by:
-            self._block(opened, job, window)
-            window.duration_s = time.perf_counter() - begun_s
-            blocks = window.samples["block_step_s"]
-            if window.duration_s >= protocol.max_measure_s:
-                window.ended_by = "max_measure_s"
-            elif len(blocks) >= protocol.min_blocks and window.duration_s >= protocol.min_measure_s:
-                half_widths.append(statistics.median_half_width_ratio(blocks))
-                if half_widths[-1] <= protocol.precision_ratio:
-                    window.ended_by = "precision"
-                elif statistics.has_plateaued(half_widths):
-                    window.ended_by = "plateau"
-        for reader in self._readers:
-            window.telemetry.update(reader.read())
-        window.contention = host.contention(window.telemetry) or gpu.throttling(window.telemetry)
-        return window
-
-    def _block(self, opened: OpenWorkload, job: Job, window: Window) -> None:
-        """The unit of evidence: steps for at least `block_s`, one synchronise at the end."""
-        work: dict[str, float] = defaultdict(float)
-        steps = 0
-        begun_s = now_s = time.perf_counter()
-        while now_s - begun_s < job.protocol.block_s:
-            step = opened.step(job.config)
-            before_s, now_s = now_s, time.perf_counter()
-            window.samples["latency_s"].append(now_s - before_s)
-            steps += 1
-            _collect(step, work, window)
-        torch_door.synchronise(job.device)
-        block_s = time.perf_counter() - begun_s
-        window.samples["block_step_s"].append(block_s / steps)
-        window.samples["throughput_steps_per_s"].append(steps / block_s)
-        for name, amount in work.items():
-            window.samples[f"throughput_{name}_per_s"].append(amount / block_s)
+    def _explain(self, opened: OpenWorkload, job: Job) -> Metrics:
+        """What a step asks of the machine, counted once for each configuration of an opened workload."""
+        if not job.counts:
+            return {}
+        key = config_key(job.config)
+        if key not in self._explanations:
+            try:
+                self._explanations[key] = torch_door.explain_step(lambda: opened.step(job.config), job.device)
+            except _UNCOUNTABLE as error:  # the measurement stands; only the diagnosis knows less
+                logger.warning("the step cannot be counted: %s", _first_line(error))
+                self._explanations[key] = {}
+        return self._explanations[key]
 
     def _compare_outputs(self, opened: OpenWorkload, job: Job) -> Mapping[str, float]:
         """Deviations from the baseline's outputs, once for each configuration of an opened workload."""
@@ -203,15 +152,6 @@ class Recorder:
             del outputs, known
             torch_door.release_memory(job.device)  # the next window's peak must not hold them
         return self._comparisons[key]
-
-
-def _collect(step: Step, work: dict[str, float], window: Window) -> None:
-    for name, amount in step.work.items():
-        work[name] += amount
-    for name, value in step.metrics.items():
-        if not math.isfinite(value):
-            raise NotFiniteError(f"{name} is {value}")
-        window.samples[name].append(value)
 
 
 def _coarser_dtype(known: Mapping[str, object], outputs: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from autotuner.events import Event, Listener, StudyEnded, StudySummary, TrialEnded
-from autotuner.types import Contribution, Decision, Failure, Trial
+from autotuner.types import Contribution, Decision, Diagnosis, Failure, Trial
 
 
 def write_json_lines(stream: TextIO) -> Listener:
@@ -72,9 +72,14 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         "objectives": dict(trial.verdict.objectives),
         "precision_ratio": trial.verdict.precision_ratio,
         "violations": dict(trial.verdict.violations),
-        "binding": trial.verdict.diagnosis.binding,
+        "diagnosis": diagnosis_json(trial.verdict.diagnosis),
         "contended": trial.outcome.contended,
     }
+
+
+def diagnosis_json(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
+    """What binds a configuration, with its evidence in SI units."""
+    return None if diagnosis is None else asdict(diagnosis)
 
 
 def summary_json(summary: StudySummary) -> dict[str, Any]:
@@ -103,6 +108,10 @@ def summary_json(summary: StudySummary) -> dict[str, Any]:
         "violations": found.violations if found else {},
         "equivalence": found.equivalence if found else None,
         "contributions": [_contribution(each) for each in found.contributions] if found else [],
+        "diagnosis": {
+            "baseline": diagnosis_json(summary.baseline_diagnosis),
+            "candidate": diagnosis_json(summary.diagnosis),
+        },
         "trials": summary.trials,
         "failures": summary.failures,
         "seconds": summary.phases_s,

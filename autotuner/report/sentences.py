@@ -6,7 +6,7 @@ import shlex
 from autotuner.events import StudySummary
 from autotuner.metrics import METRICS
 from autotuner.report.text import bounds, count_failures, duration, factor, one_line, percent, plural
-from autotuner.types import Decision, Verification
+from autotuner.types import Binding, Decision, Diagnosis, Verification
 
 
 def every_trial_failed(summary: StudySummary) -> bool:
@@ -130,3 +130,14 @@ def resume_command(name: str, db: str | None = None, command: str = "resume") ->
 
 def _where(db: str | None) -> str:
     return f" --db {shlex.quote(db)}" if db else ""
+
+
+def bound_sentence(diagnosis: Diagnosis | None) -> str:
+    """What binds, whether a probe has confirmed it, the numbers, and what to move next; empty if nothing is known."""
+    if diagnosis is None:
+        return ""
+    if diagnosis.binding in (Binding.UNKNOWN, Binding.INVALID):
+        return f"{diagnosis.binding}: {diagnosis.sentence}"
+    proof = "confirmed by relief" if diagnosis.confirmed else "likely"
+    advice = f" Next: {', '.join(diagnosis.try_next)}." if diagnosis.try_next else ""
+    return f"{diagnosis.binding.replace('_', ' ')} ({proof}): {diagnosis.sentence}{advice}"

@@ -23,7 +23,7 @@ from autotuner.report.text import (
     print_value,
     value_of,
 )
-from autotuner.types import Config, Trial, Verification
+from autotuner.types import Config, Diagnosis, Trial, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Portrait:
         failures: `{kind: count}`.
         baseline: Configuration of the baseline.
         baseline_value: The baseline's value in the search; NaN if it failed.
+        baseline_diagnosis: What bound it; None if it failed.
         best: The best feasible trials, best first.
         last: The last trials, in order.
         verifications: Every verification with its time, in order.
@@ -53,10 +54,17 @@ class Portrait:
     failures: Mapping[str, int]
     baseline: Config
     baseline_value: float
+    baseline_diagnosis: Diagnosis | None
     best: tuple[Trial, ...]
     last: tuple[Trial, ...]
     verifications: tuple[tuple[datetime, Verification], ...]
     environment: Mapping[str, str]
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What binds the best trial; None when that is the baseline."""
+        best = self.best[0] if self.best else None
+        return best.verdict.diagnosis if best and best.number and best.verdict else None
 
     @property
     def verification(self) -> Verification | None:
@@ -74,6 +82,8 @@ def portrait_view(study: Portrait) -> RenderableType:
             ("started", f"{study.created_at:%Y-%m-%d %H:%M} UTC"),
             ("objective", goal),
             ("trials", f"{plural(study.count, 'trial')}{failed}"),
+            ("was bound", sentences.bound_sentence(study.baseline_diagnosis)),
+            ("now bound", sentences.bound_sentence(study.diagnosis)),
         ]
     )
     return Group(about, *_verdict(study), *_trials(study))

@@ -27,7 +27,7 @@ from autotuner.report.text import (
     value_of,
     violation,
 )
-from autotuner.types import Config, Decision, Failure, Trial, Value, Verification
+from autotuner.types import Binding, Config, Decision, Failure, Trial, Value, Verification
 
 WIDTH = 80
 COLORS: Mapping[Decision, str] = {
@@ -36,6 +36,17 @@ COLORS: Mapping[Decision, str] = {
     Decision.WORSE: "bold yellow",
     Decision.AMBIGUOUS: "bold yellow",
     Decision.INVALID: "bold red",
+}
+
+BOUND: Mapping[Binding, str] = {
+    Binding.INPUT: "input",
+    Binding.HOST_LAUNCH: "host",
+    Binding.MEMORY_BANDWIDTH: "memory",
+    Binding.COMPUTE: "compute",
+    Binding.COMMUNICATION: "comm",
+    Binding.CAPACITY: "capacity",
+    Binding.UNKNOWN: "",
+    Binding.INVALID: "invalid",
 }
 
 
@@ -87,6 +98,8 @@ def summary(ended: StudySummary, db: str | None = None) -> RenderableType:
         facts(
             [
                 ("why", one_line(ended.reason)),
+                ("was bound", sentences.bound_sentence(ended.baseline_diagnosis)),
+                ("now bound", sentences.bound_sentence(ended.diagnosis)),
                 ("trials", sentences.trials_sentence(ended)),
                 ("time", sentences.time_sentence(ended)),
                 ("record", location(ended.record)),
@@ -158,13 +171,20 @@ def contributions(verification: Verification, changed: Config) -> Table:
 
 
 def trial_row(trial: Trial, changed: Config, metric: str, baseline: float, maximize: bool, best: bool) -> list[Text]:
-    """One trial as cells: number, value, precision, gain, what differs from the baseline or why it failed."""
+    """One trial as cells: number, value, precision, gain, what binds it, what differs or why it failed."""
     number = Text(f"{'★ ' if best else ''}{trial.number}")
     what = describe(changed)
     match trial.outcome:
         case Failure() as failure:
             kind = Text(failure.kind.replace("_", " "), style="red")
-            return [number, kind, Text(""), Text(""), Text.assemble(what, "  ", (one_line(failure.message), "dim"))]
+            return [
+                number,
+                kind,
+                Text(""),
+                Text(""),
+                Text(""),
+                Text.assemble(what, "  ", (one_line(failure.message), "dim")),
+            ]
     assert trial.verdict is not None
     value = value_of(trial, metric)
     times = factor(gain(value, baseline, maximize)) if math.isfinite(baseline) else ""
@@ -174,6 +194,7 @@ def trial_row(trial: Trial, changed: Config, metric: str, baseline: float, maxim
         Text(print_value(metric, value)),
         Text(f"±{percent(precision)}" if precision > 0 else ""),
         Text(times if trial.verdict.feasible else "limit"),
+        Text(BOUND[trial.verdict.diagnosis.binding]),
         Text(f"{what}  {violation(trial.verdict)}".rstrip()),
     ]
 
@@ -205,7 +226,7 @@ def study_table(
     """
     last = "changed from the baseline"
     rows = [trial_row(*pair, metric, baseline_value, maximize, pair[0].number == best) for pair in trials]
-    table = columns("trial", "value", "±", "gain", last, left=[last])
+    table = columns("trial", "value", "±", "gain", "bound by", last, left=["bound by", last])
     leave_room(table, rows, width)
     for (trial, _), cells in zip(trials, rows, strict=True):
         table.add_row(*cells, style=trial_style(trial, trial.number == best))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 from autotuner.metrics import metric
 from autotuner.plugins import Executor, Probe, Trait, Workload
 from autotuner.spec.expressions import Expression, Limit
-from autotuner.types import Config, MeasurementProtocol, Tier, Value
+from autotuner.types import Binding, Config, MeasurementProtocol, Tier, Value
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -36,6 +36,7 @@ class Parameter(Section):
     live: bool | None = Field(None, description="Can change without reopening the workload.")
     tier: Tier | None = Field(None, description="How far it may move the outputs.")
     memory: bool | None = Field(None, description="A larger value needs at least as much memory.")
+    acts_on: tuple[Binding, ...] | None = Field(None, description="Resources whose demand it changes.")
 
     @cached_property
     def values(self) -> tuple[Value, ...]:
@@ -161,6 +162,7 @@ class StudySpec(Section):
             live=known.live if own.live is None else own.live,
             tier=known.tier if own.tier is None else own.tier,
             memory=known.memory if own.memory is None else own.memory,
+            acts_on=known.acts_on if own.acts_on is None else own.acts_on,
             text=known.text,
         )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from autotuner.types import (
     Binding,
+    Ceilings,
     Config,
     Contribution,
     Decision,
@@ -107,6 +108,22 @@ def decode_verification(text: str) -> Verification:
         Contribution(**{**part, "gain_interval": tuple(part["gain_interval"])}) for part in plain["contributions"]
     )
     return Verification(**plain)
+
+
+def decode_ceilings(text: str) -> Ceilings:
+    """The inverse of `encode` for ceilings."""
+    plain = json.loads(text)
+    return Ceilings(
+        values={name: Estimate(**known) for name, known in plain["values"].items()},
+        environment=plain["environment"],
+        measured_at=datetime.fromisoformat(plain["measured_at"]),
+        contended=tuple(plain["contended"]),
+    )
+
+
+def machine_hash(environment: Mapping[str, str]) -> str:
+    """Identifies what ceilings hold for, whatever the order of its entries."""
+    return content_hash(encode(dict(sorted(environment.items()))))
 
 
 def decode_object(text: str) -> dict[str, Any]:

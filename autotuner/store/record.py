@@ -3,7 +3,7 @@
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from autotuner.errors import MachineError, UsageError
 from autotuner.store import codec, schema
 from autotuner.store.database import Database, open_database
 from autotuner.store.study import Study, provenance, store_document
-from autotuner.types import Decision
+from autotuner.types import Ceilings, Decision
 
 if TYPE_CHECKING:
     from autotuner.spec.model import StudySpec
@@ -147,6 +147,21 @@ class Record:
                 connection.execute(delete(table).where(table.c.study_id == study_id))
             connection.execute(delete(schema.study).where(schema.study.c.id == study_id))
             _delete_orphans(connection)
+
+    def append_ceilings(self, ceilings: Ceilings) -> None:
+        """Append what a machine can do at most; it belongs to no study and stays when studies go."""
+        row = {"machine_hash": codec.machine_hash(ceilings.environment), "body": codec.encode(ceilings)}
+        with self._database.writing() as connection:
+            connection.execute(insert(schema.ceilings), {**provenance(), **row})
+
+    def ceilings(self, environment: Mapping[str, str]) -> Ceilings | None:
+        """The newest that hold for exactly this environment; None if none were measured."""
+        table = schema.ceilings
+        query = select(table.c.body).where(table.c.machine_hash == codec.machine_hash(environment))
+        with self._database.reading() as connection:
+            body = connection.execute(query.order_by(table.c.id.desc()).limit(1)).scalar()
+        with self._database.decoding("the table of ceilings"):
+            return None if body is None else codec.decode_ceilings(body)
 
     def folder(self, name: str) -> Path:
         """Where a study's logs, exports and reports go: beside the SQLite file, else `studies/NAME`.

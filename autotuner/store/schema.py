@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 VERSION_TABLE = "autotune_revision"
 APPLICATION_ID = 0x4154554E  # "ATUN", in the header of an SQLite file
 
@@ -104,4 +104,15 @@ event = Table(
     Column("code_version", String(64), nullable=False),
     Column("kind", String(64), nullable=False),
     Column("payload", Text, nullable=False),
+)
+
+# What machines can do at most: belongs to no study.
+ceilings = Table(
+    "ceilings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", String(32), nullable=False),
+    Column("code_version", String(64), nullable=False),
+    Column("machine_hash", String(32), nullable=False, index=True),  # of the environment they hold for
+    Column("body", Text, nullable=False),
 )

@@ -44,6 +44,7 @@ def check_exporter(exporter: Exporter, folder: Path) -> None:
     assert "force" in type(exporter).model_fields, "an exporter has an option `force`"
     forced = type(exporter).model_validate({**exporter.model_dump(mode="json"), "force": True})
     _check_refusal(exporter, folder / "refused")
+    _check_replay(forced, folder / "replayed")
     _check_writing(exporter, folder / "written", folder / "again")
     _check_replacing(exporter, forced, folder / "replaced")
     _check_force_is_said(exporter, forced, folder / "forced")
@@ -63,6 +64,13 @@ def _check_refusal(exporter: Exporter, folder: Path) -> None:
         assert said, f"{decision} must be refused without force"
         assert decision in said, "the refusal must name the decision"
         assert not _contents(folder), f"refusing {decision} must leave nothing"
+
+
+def _check_replay(forced: Exporter, folder: Path) -> None:
+    replayed = replace(recommendation(), environment={"gpu": "NVIDIA H200 (replay)"})
+    said = complaint(UsageError, partial(forced.export, replayed, folder))
+    assert said, "what was made on a GPU that plays values back must be refused, with force too"
+    assert not _contents(folder), "refusing what was replayed must leave nothing"
 
 
 def _check_writing(exporter: Exporter, folder: Path, other: Path) -> None:

@@ -15,20 +15,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from autotuner.errors import InvalidConfigError, UnsupportedError, UsageError
-from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
-from autotuner.types import Config, Tier, Value
-from autotuner.workloads.batches import Batches
+from autotuner.plugins import OpenWorkload, Preload, Trait, Workload
+from autotuner.types import Binding, Config, Tier, Value
+from autotuner.workloads.transformers_models import DEFAULTS, Encoder, Generator, Inputs
 
 logger = logging.getLogger(__name__)
 
-DEFAULTS: Config = {
-    "batch_size": 1,
-    "dtype": "float32",
-    "attention": "sdpa",
-    "compile": "none",
-    "kv_cache": "dynamic",
-    "threads": None,
-}
+CAPACITY, COMPUTE, HOST, MEMORY = Binding.CAPACITY, Binding.COMPUTE, Binding.HOST_LAUNCH, Binding.MEMORY_BANDWIDTH
 
 
 class TransformersInference(Workload):
@@ -50,12 +43,18 @@ class TransformersInference(Workload):
     seed: int = Field(0, ge=0, description="Of weights and inputs.")
 
     traits: ClassVar[Mapping[str, Trait]] = {
-        "batch_size": Trait(live=True, memory=True, text="requests answered together"),
-        "dtype": Trait(tier=Tier.PRECISION, text="number format of weights and activations"),
-        "attention": Trait(text="attention kernel: eager, sdpa, flash_attention_2, …"),
-        "compile": Trait(text="torch.compile mode, or none"),
-        "kv_cache": Trait(text="key-value cache: dynamic grows, static is allocated once"),
-        "threads": Trait(text="intra-op threads of the CPU; null leaves torch's default"),
+        "batch_size": Trait(
+            live=True, memory=True, acts_on=(HOST, MEMORY, CAPACITY), text="requests answered together"
+        ),
+        "dtype": Trait(
+            tier=Tier.PRECISION, acts_on=(MEMORY, COMPUTE, CAPACITY), text="number format of weights and activations"
+        ),
+        "attention": Trait(
+            acts_on=(MEMORY, COMPUTE, HOST, CAPACITY), text="attention kernel: eager, sdpa, flash_attention_2, …"
+        ),
+        "compile": Trait(acts_on=(HOST, MEMORY), text="torch.compile mode, or none"),
+        "kv_cache": Trait(acts_on=(HOST, MEMORY, CAPACITY), text="key-value cache: dynamic grows, static is whole"),
+        "threads": Trait(acts_on=(COMPUTE, MEMORY, HOST), text="intra-op threads of the CPU; null is torch's default"),
     }
 
     @model_validator(mode="after")
@@ -119,7 +118,9 @@ class TransformersInference(Workload):
             torch.set_num_threads(int(chosen["threads"]))
         with torch.inference_mode():
             model = self._load(chosen, device)
-            yield Generator(self, model, device) if self.task == "generate" else Encoder(self, model, device, chosen)
+            inputs = Inputs(self.prompt_tokens, self.new_tokens, self.probe_requests, self.seed)
+            opened = Generator if self.task == "generate" else Encoder
+            yield opened(inputs, model, device, chosen)
 
     def _load(self, chosen: Mapping[str, Value], device: str) -> Any:
         import torch
@@ -148,131 +149,6 @@ class TransformersInference(Workload):
                 raise UnsupportedError(_sentence(error)) from error
             raise
         return model.eval()
-
-
-class Generator:
-    """Greedy generation of a fixed number of tokens."""
-
-    def __init__(self, workload: TransformersInference, model: Any, device: str) -> None:
-        self._workload, self._model, self._device = workload, model, device
-        self._batches = _batches(workload, model)
-        model.generation_config.eos_token_id = None  # every request has its full length, whatever the weights say
-        model.generation_config.pad_token_id = 0
-
-    def step(self, config: Config) -> Step:
-        """Generate for one batch and bring the tokens to the host."""
-        size = int({**DEFAULTS, **config}["batch_size"] or 1)
-        tokens = self._generate(self._batches.take(size), config).cpu()
-        new = tokens.shape[1] - self._workload.prompt_tokens
-        if new != self._workload.new_tokens:
-            raise RuntimeError(f"generated {new} tokens instead of {self._workload.new_tokens}")
-        return Step(work={"tokens": size * new, "requests": size})
-
-    def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Next-token logits [requests x new_tokens, vocabulary] along the reference's tokens.
-
-        The tokens are forced, so that both sides see the same contexts, but they go the candidate's own way: its
-        batch size, its cache, its compiled step.
-        """
-        import numpy as np
-        import torch
-
-        size = int({**DEFAULTS, **config}["batch_size"] or 1)
-        forced = None if reference is None else torch.from_numpy(reference["_tokens"])
-        logits, tokens, start = [], [], 0
-        for count, prompts in self._batches.probe_batches(size):
-            rows = torch.arange(start, start + size) % len(self._batches.probe)
-            processors = [] if forced is None else [ForcedTokens(forced[rows].to(self._device), prompts.shape[1])]
-            found = self._generate(
-                prompts, config, logits_processor=processors, output_logits=True, return_dict_in_generate=True
-            )
-            logits.append(torch.stack(found.logits, dim=1)[:count].float().cpu().numpy())
-            tokens.append(found.sequences[:count, prompts.shape[1] :].cpu().numpy())
-            start += size
-        stacked = np.concatenate(logits)
-        dtype = str(self._model.dtype).removeprefix("torch.")
-        return {
-            "logits": stacked.reshape(-1, stacked.shape[-1]),
-            "_tokens": np.concatenate(tokens),
-            "_dtype": np.array(dtype),
-        }
-
-    def _generate(self, prompts: Any, config: Config, **more: Any) -> Any:
-        import torch
-
-        ids = prompts.to(self._device)
-        options = _generation_options({**DEFAULTS, **config})
-        length = self._workload.new_tokens
-        return self._model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=length, min_new_tokens=length,
-            **options, **more,
-        )  # fmt: skip
-
-
-class ForcedTokens:
-    """A logits processor that lets nothing but the given tokens [batch, new] follow the prompt."""
-
-    def __init__(self, tokens: Any, prompt_tokens: int) -> None:
-        self._tokens, self._prompt_tokens = tokens, prompt_tokens
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores that are zero at the forced token and minus infinity elsewhere."""
-        position = input_ids.shape[1] - self._prompt_tokens
-        only = scores.new_full(scores.shape, float("-inf"))
-        return only.scatter(1, self._tokens[:, position : position + 1], 0.0)
-
-
-class Encoder:
-    """One forward pass of an encoder; an answer is the mean of the last hidden states."""
-
-    def __init__(self, workload: TransformersInference, model: Any, device: str, chosen: Mapping[str, Value]) -> None:
-        import torch
-
-        self._device, self._dtype = device, str(model.dtype).removeprefix("torch.")
-        self._batches = _batches(workload, model)
-        self._tokens = workload.prompt_tokens
-        mode = chosen["compile"]
-        self._forward = model if mode == "none" else torch.compile(model, mode=str(mode))
-
-    def step(self, config: Config) -> Step:
-        """Encode one batch and bring the vectors to the host."""
-        size = int({**DEFAULTS, **config}["batch_size"] or 1)
-        self._encode(self._batches.take(size))
-        return Step(work={"requests": size, "samples": size, "tokens": size * self._tokens})
-
-    def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Vectors [requests, width] of the probe."""
-        import numpy as np
-
-        size = int({**DEFAULTS, **config}["batch_size"] or 1)
-        vectors = [self._encode(batch)[:count].numpy() for count, batch in self._batches.probe_batches(size)]
-        return {"embedding": np.concatenate(vectors), "_dtype": np.array(self._dtype)}
-
-    def _encode(self, batch: Any) -> Any:
-        import torch
-
-        ids = batch.to(self._device)
-        hidden = self._forward(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        return hidden.mean(dim=1).float().cpu()
-
-
-def _batches(workload: TransformersInference, model: Any) -> Batches:
-    vocabulary = model.config.get_text_config().vocab_size
-    return Batches(vocabulary, workload.prompt_tokens, workload.probe_requests, workload.seed)
-
-
-def _generation_options(chosen: Mapping[str, Value]) -> dict[str, Any]:
-    """Arguments of `generate` for cache and compilation."""
-    from transformers import CompileConfig
-
-    options: dict[str, Any] = {"cache_implementation": chosen["kv_cache"]}
-    if chosen["compile"] == "none":
-        return {**options, "disable_compile": True}
-    if chosen["kv_cache"] != "static":
-        raise InvalidConfigError("compiling needs kv_cache static: a growing cache would recompile at every length")
-    compilation = CompileConfig(mode=str(chosen["compile"]), fullgraph=False)
-    compilation._compile_all_devices = True  # without it, generate() compiles on accelerators only
-    return {**options, "compile_config": compilation}
 
 
 def _dtype(name: Value) -> Any:

@@ -5,7 +5,9 @@ from typing import Literal
 
 import pytest
 
-from autotuner.analyze.diagnose import batch_parameter, diagnose, fit_line
+from autotuner.analyze.batch_slope import fit_line
+from autotuner.analyze.diagnose import diagnose
+from autotuner.analyze.steps import batch_parameter
 from autotuner.analyze.judge import judge
 from autotuner.errors import UsageError
 from autotuner.plugins import Executor, OpenWorkload, WorkerPool, Workload

@@ -14,7 +14,7 @@ from autotuner.cli.main import app
 
 HEAVY = ("torch", "transformers", "optuna", "sqlalchemy", "scipy", "numpy", "pydantic", "rich")
 COMMANDS = ("study start", "study resume", "study verify", "study list", "study show", "study compare", "study delete",
-            "space check", "export")  # fmt: skip
+            "space check", "gpu record", "export")  # fmt: skip
 
 
 PROGRAM = "from autotuner.cli.main import app; app()"
@@ -46,7 +46,7 @@ def test_help_is_quick():
 
 
 def test_alone_a_group_shows_its_help():
-    for words in ([], ["study"], ["space"]):
+    for words in ([], ["study"], ["space"], ["gpu"]):
         done = autotune(*words)
         assert done.exit_code == 0
         assert done.stdout.count("Usage: ") == 1

@@ -24,9 +24,9 @@ def test_worker_that_cannot_be_killed_is_reported(monkeypatch: pytest.MonkeyPatc
 
 
 def test_strays_are_found_without_the_kernels_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_kernel_lists_children", lambda: False)
-    listed = host._listed_children
-    monkeypatch.setattr(host, "_listed_children", lambda pid: [])
+    monkeypatch.setattr(host.processes, "_kernel_lists_children", lambda: False)
+    listed = host.processes._listed_children
+    monkeypatch.setattr(host.processes, "_listed_children", lambda pid: [])
     with subprocess.Popen(["sleep", "60"]) as stray:
         assert listed(os.getpid()) == host.children(os.getpid()) == [stray.pid]
         forkserver._sweep(set())

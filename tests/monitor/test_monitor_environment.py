@@ -79,7 +79,7 @@ print(fingerprint("cuda", {})["gpu"])
     named, line, slice_ = run.stdout.splitlines()
     assert named == f"NVIDIA H200 (replay) 580.00.00 {141 * 2**30}"
     assert ", NVIDIA H200 (replay), torch " in line
-    assert slice_ == "MIG slice"
+    assert slice_ == "MIG slice (replay)"
 
 
 def test_a_machine_in_one_line():

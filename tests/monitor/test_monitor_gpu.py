@@ -12,6 +12,18 @@ from autotuner.monitor import gpu
 from autotuner.testing.nvml_replay import compile_library
 
 FIRST, SECOND = (f"GPU-0000000{index}-0000-0000-0000-000000000000" for index in range(2))
+MIG = "MIG-00000000-0000-0000-0000-000000000000"
+GPM = {  # of the replay's synthetic values: 5 id percent, 100 id MiB/s
+    "sm_busy_ratio": 0.1,
+    "sm_occupancy_ratio": 0.15,
+    "tensor_busy_ratio": 0.25,
+    "dram_busy_ratio": 0.5,
+    "fp32_busy_ratio": 0.6,
+    "fp16_busy_ratio": 0.65,
+    "pcie_tx_bytes_per_s": 2000 * 2**20,
+    "pcie_rx_bytes_per_s": 2100 * 2**20,
+}
+PCIE = {"pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s"}
 PRELUDE = """
 import json, os, subprocess, sys, time
 from autotuner.monitor import gpu
@@ -96,7 +108,7 @@ def test_without_the_library_there_is_no_gpu(tmp_path):
 
 
 def test_a_window_has_its_signals_in_si_units(ask):
-    (seen, throttled, on_cpu) = ask(
+    seen, throttled, on_cpu = ask(
         """
 show(window(1.3, NVML_REPLAY_PIDS=str(os.getpid())))
 show(window(0.5, NVML_REPLAY_THROTTLE="74:800,269:300,270:400,271:100"))
@@ -109,12 +121,18 @@ show(window(0.0, "cpu"))
     assert seen == {
         "power_w": 350.0,
         "sm_clock_hz": 1.7e9,
+        "memory_clock_hz": 3.201e9,
+        "gpu_busy_ratio": 0.9,
         "memory_used_bytes": 2 * 2**30,
         "temperature_celsius": 61.0,
         "throttle_power_cap_ratio": 0.0,
+        "throttle_sync_boost_ratio": 0.0,
         "throttle_thermal_ratio": 0.0,
         "throttle_brake_ratio": 0.0,
         "gpu_foreign_processes": 0,
+        "ecc_corrected_errors": 0,
+        "ecc_uncorrected_errors": 0,
+        **GPM,
     }
     assert 0.62 < throttled["throttle_power_cap_ratio"] <= 1
     assert 0.31 < throttled["throttle_thermal_ratio"] < 0.6  # the larger of the two, not their sum
@@ -125,7 +143,10 @@ show(window(0.0, "cpu"))
 def test_each_signal_fails_alone(ask):
     signals = {
         "power": {"power_w"},
-        "clock": {"sm_clock_hz"},
+        "clock": {"sm_clock_hz", "memory_clock_hz"},
+        "busy": {"gpu_busy_ratio"},
+        "ecc": {"ecc_corrected_errors", "ecc_uncorrected_errors"},
+        "gpm": set(GPM) - PCIE,  # of that the byte counters tell
         "memory": {"memory_used_bytes"},
         "temperature": {"temperature_celsius"},
         "processes": {"gpu_foreign_processes"},
@@ -133,19 +154,192 @@ def test_each_signal_fails_alone(ask):
     full, *without = ask(
         f"""
 os.environ["NVML_REPLAY_PIDS"] = str(os.getpid())
-show(sorted(window(0.5)))
+show(sorted(window(0.35)))
 for name in {list(signals)}:
-    show(sorted(window(0.5, NVML_REPLAY_FAIL=name + ":3")))
+    show(sorted(window(0.35, NVML_REPLAY_FAIL=name + ":3")))
 """
     )
-    assert {tuple(set(full) - set(left)) for left in without} == {tuple(names) for names in signals.values()}
-    assert len(full) == 8
+    assert [set(full) - set(left) for left in without] == list(signals.values())
+    assert len(full) == 13 + len(GPM)
 
 
 def test_an_older_driver_without_fields_still_tells_its_power(ask):
     (seen,) = ask("show(window(0.5, NVML_REPLAY_FAIL='fields:13'))")
     assert seen["power_w"] == 300.0  # the replay's average differs from its instant
-    assert not [name for name in seen if name.startswith("throttle")]
+
+
+def test_drivers_of_three_ages_tell_why_clocks_are_held_back(ask):
+    """Fields, then violation counters, then the bits of a moment; what only a newer one tells is absent."""
+    throttle = "74:500,269:300,policy-0:500,policy-1:300"
+    counted, by_policy, by_bits, silent = ask(
+        """
+older = ",".join(f"field-{number}:3" for number in (74, 76, 269, 270, 271))
+for failing in ("", older, older + ",violation:3", older + ",violation:3,reasons:13"):
+    show(window(0.5, NVML_REPLAY_FAIL=failing))
+""",
+        NVML_REPLAY_THROTTLE=throttle,
+        NVML_REPLAY_REASONS=str(0x20 | 0x80),
+    )
+    names = {f"throttle_{name}_ratio" for name in ("power_cap", "thermal", "sync_boost", "brake")}
+    assert names <= counted.keys()
+    assert counted["throttle_brake_ratio"] == 0, "a counter that is there is believed, not the bits"
+    assert 0.4 < by_policy["throttle_power_cap_ratio"] < 0.65
+    assert 0.2 < by_policy["throttle_thermal_ratio"] < 0.45
+    assert by_policy["throttle_brake_ratio"] == 1.0, "no policy counts it: its bit is sampled"
+    assert {name: by_bits[name] for name in names} == {
+        "throttle_power_cap_ratio": 0.0,
+        "throttle_thermal_ratio": 1.0,
+        "throttle_sync_boost_ratio": 0.0,
+        "throttle_brake_ratio": 1.0,
+    }
+    assert not names & silent.keys()
+
+
+def test_pcie_without_gpm(ask):
+    counted, measured, without = ask(
+        """
+for failing in ("", "field-197:3,field-198:3", "field-197:3,field-198:3,pcie:3"):
+    show(window(0.5, NVML_REPLAY_FAIL=failing))
+""",
+        NVML_REPLAY_GPM="0",
+    )
+    assert counted["pcie_tx_bytes_per_s"] == pytest.approx(2e9, rel=0.2)
+    assert counted["pcie_rx_bytes_per_s"] == pytest.approx(3e9, rel=0.2)
+    assert (measured["pcie_tx_bytes_per_s"], measured["pcie_rx_bytes_per_s"]) == (2e9, 3e9)
+    assert not PCIE & without.keys()
+    assert not GPM.keys() - PCIE & counted.keys()
+
+
+def test_gpm_needs_a_tenth_of_a_second_between_two_samples(ask):
+    shown = ask(
+        """
+with gpu.GpuProbe().open("cuda") as reader:
+    show(reader.read())
+    time.sleep(0.15)
+    show(reader.read())
+    show(reader.read())
+"""
+    )
+    assert [GPM.keys() - PCIE <= seen.keys() for seen in shown] == [False, True, False]
+
+
+def test_a_mig_slice_has_its_own_memory_and_gpm_and_the_cards_clocks(ask):
+    seen, fingerprint = ask(
+        f"""
+os.environ["CUDA_VISIBLE_DEVICES"] = "{MIG}"
+seen = window(1.3, NVML_REPLAY_PIDS=str(os.getpid()))
+show(seen)
+show([gpu.state("cuda").name, gpu.state("{MIG}").name, gpu.used_memory_bytes("{MIG}")])
+""",
+        NVML_REPLAY_MIG="1",
+    )
+    assert seen.keys() == {
+        "sm_clock_hz", "memory_clock_hz", "memory_used_bytes", "temperature_celsius", "gpu_foreign_processes",
+        "throttle_power_cap_ratio", "throttle_thermal_ratio", "throttle_sync_boost_ratio", "throttle_brake_ratio",
+        "ecc_corrected_errors", "ecc_uncorrected_errors", *GPM,
+    }  # fmt: skip
+    assert fingerprint == ["mig_slice", "mig_slice", 2 * 2**30]
+
+
+def test_uncorrected_memory_errors_are_counted(ask):
+    (seen,) = ask("show(window(0.9))", NVML_REPLAY_ECC="10")
+    assert 5 <= seen["ecc_uncorrected_errors"] <= 60
+    assert "uncorrected errors" in gpu.throttling(seen)
+
+
+CONDITIONS = [
+    ({"NVML_REPLAY_INIT": "9"}, "no_driver"),
+    ({"NVML_REPLAY_INIT": "18"}, "version_mismatch"),
+    ({"NVML_REPLAY_INIT": "4"}, "no_permission"),
+    ({"NVML_REPLAY_INIT": "999"}, "nvml_failed"),
+    ({"NVML_REPLAY_GPUS": "0"}, "no_gpu"),
+    ({"NVML_REPLAY_LOST_AFTER": "0"}, "gpu_lost"),
+    ({"NVML_REPLAY_LOST_IF": "/"}, "gpu_lost"),
+    ({"NVML_REPLAY_LOST_IF": "/", "NVML_REPLAY_LOST_CODE": "16"}, "reset_required"),
+    ({"NVML_REPLAY_FAIL": "memory:4"}, "no_permission"),
+    ({"NVML_REPLAY_FAIL": "memory:999"}, "gpu_failed"),
+    ({"NVML_REPLAY_MIG": "1"}, "mig_slice"),
+    ({"NVML_REPLAY_GPM": "0"}, "gpm_unsupported"),
+    ({"NVML_REPLAY_FAIL": "gpm:4"}, "gpm_not_permitted"),
+    ({}, ""),
+]
+
+
+def test_each_bad_case_is_a_state_and_no_crash(ask):
+    """Also for those who do not ask for it: reading a GPU in this state raises nothing."""
+    shown = ask(
+        f"""
+for environment, _ in {CONDITIONS}:
+    os.environ.update(environment)
+    show([[c.name, c.sentence, c.mend] for c in gpu.conditions() if c.name != "replay"])
+    show(gpu.state("{FIRST}").name)
+    show([gpu.gpus() and 1, gpu.processes("{FIRST}"), gpu.used_memory_bytes("{FIRST}"), window(0.25)])
+    for name in environment:
+        del os.environ[name]
+    os.environ["NVML_REPLAY_GPUS"] = "1"
+""",
+        NVML_REPLAY_GPUS="1",
+    )
+    for (_, name), found, of_device in zip(CONDITIONS, shown[::3], shown[1::3], strict=True):
+        assert [condition[0] for condition in found] == ([name] if name else [])
+        assert of_device in (name, "replay")
+        for _, sentence, mend in found:
+            assert "\n" not in sentence + mend
+            assert mend or name == "mig_slice"
+
+
+def test_an_old_driver_without_its_functions(tmp_path_factory):
+    """Really not there, so that the binding itself says FunctionNotFound."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    missing = (
+        "nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc", "nvmlGpmSampleGet", "nvmlGpmMetricsGet",
+        "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetFieldValues", "nvmlDeviceGetMemoryInfo_v2",
+    )  # fmt: skip
+    folder = compile_library(tmp_path_factory.mktemp("old"), without=missing).parent
+    program = """
+show([[c.name, c.sentence, c.mend] for c in gpu.conditions() if c.name != "replay"])
+show(window(0.9))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + program],
+        env=os.environ | {"LD_LIBRARY_PATH": str(folder), "NVML_REPLAY_GPUS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, seen = map(json.loads, done.stdout.splitlines())
+    assert [condition[0] for condition in found] == ["old_driver", "gpm_unsupported"]
+    assert (
+        "580.00.00, that is too old to say which processes use it, why its clocks are held back, how busy"
+        in found[0][1]
+    )
+    assert {"power_w", "gpu_busy_ratio", "throttle_power_cap_ratio", "memory_used_bytes"} <= seen.keys()
+    assert not {"gpu_foreign_processes", "sm_busy_ratio", "throttle_brake_ratio"} & seen.keys()
+
+
+def test_without_library_a_machine_says_what_it_lacks():
+    if gpu.gpus():
+        pytest.skip("there is a GPU")
+    assert [condition.name for condition in gpu.conditions()] == ["no_library"]
+    assert gpu.state("cuda") == gpu.state(FIRST) == gpu.conditions()[0]
+
+
+def test_a_gpu_that_another_process_takes_away_makes_the_window_invalid(ask, tmp_path):
+    marker = tmp_path / "gone"
+    (seen,) = ask(
+        f"""
+with gpu.GpuProbe().open("cuda") as reader:
+    reader.read()
+    time.sleep(0.5)
+    subprocess.run(["touch", {str(marker)!r}])
+    show(reader.read())
+""",
+        NVML_REPLAY_LOST_IF=str(marker),
+    )
+    assert seen["power_w"] == 350.0
+    assert gpu.throttling(seen) == "the GPU was lost in the middle of it"
 
 
 def test_an_energy_counter_that_steps_back_is_left_out(ask):
@@ -157,7 +351,7 @@ def test_an_energy_counter_that_steps_back_is_left_out(ask):
 def test_a_gpu_that_is_lost_goes_silent_and_raises_nothing(ask):
     seen = ask(
         """
-os.environ["NVML_REPLAY_LOST_AFTER"] = "12"
+os.environ["NVML_REPLAY_LOST_AFTER"] = "25"
 with gpu.GpuProbe().open("cuda") as reader:
     time.sleep(0.9)
     show(reader.read())
@@ -168,7 +362,9 @@ show(gpu.processes("GPU-00000000"))
     )
     assert "power_w" in seen[0]
     assert "throttle_thermal_ratio" not in seen[0]
-    assert seen[1:] == [{}, None]
+    assert seen[0]["gpu_lost"] == 1.0
+    assert seen[1:] == [{"gpu_lost": 1.0}, None]
+    assert "lost" in gpu.throttling(seen[0])
 
 
 def test_who_else_computes_on_the_gpu(ask):
@@ -205,6 +401,9 @@ def test_workers_of_one_fork_server_are_no_strangers_to_each_other(ask):
 def test_throttling_says_what_held_the_gpu_back():
     assert gpu.throttling({}) == ""
     assert gpu.throttling({"throttle_power_cap_ratio": 0.9, "gpu_foreign_processes": 0}) == ""
+    assert gpu.throttling({"ecc_corrected_errors": 3, "throttle_sync_boost_ratio": 0.2, "gpu_lost": 0.0}) == ""
+    assert gpu.throttling({"gpu_lost": 1.0}) == "the GPU was lost in the middle of it"
+    assert gpu.throttling({"ecc_uncorrected_errors": 1}) == "the GPU's memory had 1 uncorrected error"
     assert "too hot" in gpu.throttling({"throttle_thermal_ratio": 0.001})
     assert "power supply" in gpu.throttling({"throttle_thermal_ratio": 0.0, "throttle_brake_ratio": 0.2})
     assert gpu.throttling({"gpu_foreign_processes": 1}) == "1 other process used the GPU"

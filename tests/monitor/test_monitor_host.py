@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.monitor import host
+from autotuner.monitor.host import files, processes
 
 BURN = "import time\nwhile time.process_time() < {}: pass\n"  # CPU time: the same work on a busy machine
 CORES = len(os.sched_getaffinity(0))
@@ -41,7 +42,8 @@ def test_signals_of_an_idle_window():
     with Window() as window:
         time.sleep(0.3)
     assert 0 <= window.own_s < 0.1
-    assert {"cpu_busy_ratio", "cpu_foreign_ratio", "cpu_steal_ratio", "major_faults", "rss_bytes"} <= set(window.seen)
+    names = {"cpu_main_ratio", "cpu_foreign_ratio", "cpu_steal_ratio", "major_faults", "minor_faults", "rss_bytes"}
+    assert names <= set(window.seen)
     assert all(0 <= value <= 1.1 for name, value in window.seen.items() if name.endswith("_ratio"))
     assert 1e7 < window.seen["rss_bytes"] < 1e11
 
@@ -59,6 +61,93 @@ def test_living_children_of_children_are_our_own():
         child.stdout.readline()  # the grandchild is done, the child lives
     child.communicate()
     assert 0.45 < window.own_s < 1.5
+
+
+def test_who_of_us_was_busy():
+    """This process and its children share the cores; the busiest is told of one core, whoever it is."""
+    with Window() as main:
+        began_s = time.process_time()
+        while time.process_time() - began_s < 0.3:
+            pass
+    assert main.seen["cpu_main_ratio"] > 5 * main.seen["cpu_children_ratio"]
+    with Window() as children:
+        subprocess.run(burn(0.3), check=True)
+    assert children.seen["cpu_children_ratio"] > 5 * children.seen["cpu_main_ratio"]
+    for seen in (main.seen, children.seen):
+        assert seen["cpu_busy_ratio"] == pytest.approx(seen["cpu_main_ratio"] + seen["cpu_children_ratio"])
+    assert main.seen["cpu_busiest_ratio"] >= main.seen["cpu_main_ratio"]
+    assert "data_workers" not in main.seen
+
+
+NAMED = """
+import sys, time
+open("/proc/self/comm", "w").write("pt_data_worker")
+print(flush=True)
+while time.process_time() < {}: pass
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_data_loaders_workers_are_told_by_their_name():
+    argv = [[sys.executable, "-S", "-c", NAMED.format(cpu_s)] for cpu_s in (0.5, 0.0)]
+    workers = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for one in argv]
+    with Window() as window:
+        for worker in workers:
+            worker.stdout.readline(), worker.stdout.readline()
+    for worker in workers:
+        worker.communicate()
+    seen = window.seen
+    assert seen["data_workers"] == 2
+    assert seen["cpu_data_workers_ratio"] == pytest.approx(seen["cpu_busiest_ratio"] / 2, rel=0.3)
+    assert seen["cpu_busiest_ratio"] > 0.1
+
+
+def test_torch_names_its_workers_so():
+    """If it stops, their signals go silent."""
+    from importlib.util import find_spec
+
+    source = Path(find_spec("torch").origin).with_name("utils") / "data" / "_utils" / "worker.py"
+    assert f'"{processes._DATA_WORKER}"' in source.read_text()
+
+
+FAULTS_AND_WRITES = """
+import mmap, os, sys
+block = mmap.mmap(-1, 64 * 2**20)
+for place in range(0, len(block), 4096): block[place] = 1
+with open(sys.argv[1], "wb") as file:
+    file.write(os.urandom(8 * 2**20))
+    file.flush()
+    os.fsync(file.fileno())
+"""
+
+
+def test_faults_and_disk_traffic_of_children_are_ours(tmp_path):
+    with host.HostProbe().open("cpu") as reader:
+        began_s = time.monotonic()
+        subprocess.run([sys.executable, "-S", "-c", FAULTS_AND_WRITES, str(tmp_path / "x")], check=True)
+        seen = reader.read()
+        wall_s = time.monotonic() - began_s
+    assert 64 * 2**20 / 2**21 <= seen["minor_faults"] < 1e6  # with huge pages there are fewer
+    if seen.get("disk_write_bytes_per_s", 0.0) == 0:
+        pytest.skip("no disk below, or no permission to ask")
+    assert 7 * 2**20 < seen["disk_write_bytes_per_s"] * wall_s < 80 * 2**20
+    assert seen["disk_read_bytes_per_s"] >= 0
+
+
+def test_a_read_takes_a_fraction_of_a_millisecond():
+    """0.25 ms alone and 0.7 ms beside eight children seen, in CPU time; the bound is for slower machines."""
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(8)]
+    costs_s = []
+    with host.HostProbe().open("cpu") as reader:
+        for _ in range(30):
+            began_s = time.thread_time()
+            reader.read()
+            costs_s.append(time.thread_time() - began_s)
+    for child in children:
+        child.kill()
+        child.wait()
+    assert min(costs_s) < 5e-3
 
 
 def test_a_process_that_is_not_ours_is_foreign(tmp_path):
@@ -83,19 +172,22 @@ def test_descendants_have_any_name_and_depth(tmp_path):
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         grandchild = int(child.stdout.readline())
         assert set(host.descendants()) == {child.pid, grandchild}
-        scanned = host._scanned_children()
+        scanned = processes._scanned_children()
         assert (scanned(os.getpid()), scanned(child.pid)) == ([child.pid], [grandchild])
         os.kill(grandchild, 9)
     assert host.descendants() == ()
 
 
 def test_what_the_kernel_does_not_offer_is_absent(monkeypatch):
-    read = host._read
-    hidden = ("/proc/pressure", "/proc/stat", "/proc/self/statm")
-    monkeypatch.setattr(host, "_read", lambda path: "" if str(path).startswith(hidden) else read(path))
+    read = files.read
+    hidden = ("/proc/pressure", "/proc/stat", "/proc/self/statm", "/proc/self/io")
+    monkeypatch.setattr(files, "read", lambda path: "" if str(path).startswith(hidden) else read(path))
     with host.HostProbe().open("cpu") as reader:
         time.sleep(0.01)
-        assert set(reader.read()) == {"cpu_busy_ratio", "major_faults"}
+        assert set(reader.read()) == {
+            "cpu_busy_ratio", "cpu_main_ratio", "cpu_children_ratio", "cpu_busiest_ratio", "minor_faults",
+            "major_faults",
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(

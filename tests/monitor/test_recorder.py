@@ -11,7 +11,8 @@ import pytest
 from autotuner.errors import InvalidConfigError, UnsupportedError
 from autotuner.metrics import median, value_of
 from autotuner.monitor import recorder
-from autotuner.monitor.recorder import NotFiniteError, Recorder, classify
+from autotuner.monitor.recorder import Recorder, classify
+from autotuner.monitor.window import NotFiniteError
 from autotuner.plugins import Job, Probe, ProbeReader, Step, Workload
 from autotuner.testing.replay import Replay
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol, Metrics

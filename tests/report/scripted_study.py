@@ -19,6 +19,7 @@ from autotuner.events import (
     TrialStarted,
 )
 from autotuner.types import (
+    Binding,
     Config,
     Contribution,
     Decision,
@@ -45,7 +46,7 @@ ENVIRONMENT = {"cpu": "Some CPU", "torch": "2.13.0", "transformers": "5.23.0"}
 
 def measured(number: int, config: Config, value: float, excess: float = -0.2, origin: Origin = Origin.SAMPLER) -> Trial:
     measurement = Measurement({METRIC: (value,) * 5}, 1.5, 0.6, 1.2, {}, ENVIRONMENT, AT)
-    verdict = Verdict({METRIC: value}, {LIMIT: excess}, Diagnosis("compute"), precision_ratio=0.012)
+    verdict = Verdict({METRIC: value}, {LIMIT: excess}, Diagnosis(Binding.COMPUTE), precision_ratio=0.012)
     return Trial(number, config, origin, measurement, verdict)
 
 
@@ -84,11 +85,24 @@ VERIFICATION = Verification(
     ),
     duration_s=131.0,
 )  # fmt: skip
+HOST_BOUND = Diagnosis(
+    Binding.HOST_LAUNCH,
+    "71% of a step is the host's own work: 3.20 ms of Python and launches around 412 operations.",
+    {"host_launch_share_ratio": 0.71},
+    try_next=("compile", "batch_size"),
+)
+ROOFED = Diagnosis(
+    Binding.COMPUTE,
+    "93% of a step is arithmetic: 98.1 GFLOP/s, 81% of what was measured on this machine.",
+    ceiling_ratio=0.81,
+    confirmed=True,
+)
 SUMMARY = StudySummary(
     "qwen3-cpu", Decision.BETTER, "All 12 trials of the budget are used; the interval excludes equality.",
     VERIFICATION, 12, {"timed_out": 1, "out_of_memory": 1},
     {"starting": 3.0, "setup": 61.0, "warmup": 22.0, "measuring": 90.0, "verifying": 131.0, "other": 1.0},
     "sqlite:///studies/autotune.db", "studies/qwen3-cpu", ENVIRONMENT, {METRIC: 2204.0}, "logs/trial-7.log",
+    HOST_BOUND, ROOFED,
 )  # fmt: skip
 STARTED = StudyStarted(
     "qwen3-cpu", METRIC, True, 5, 288, 12, 600.0, 0, "2 cores of Some CPU, 8.00 GiB, no GPU; torch 2.13.0",

@@ -24,6 +24,11 @@ changed    batch_size  8 → 16          1.18×  [1.14, 1.23]
            compile     none → default  1.12×  too few pairs
 
 why        All 12 trials of the budget are used; the interval excludes equality.
+was bound  host launch (likely): 71% of a step is the host's own work: 3.20 ms
+           of Python and launches around 412 operations. Next: compile,
+           batch_size.
+now bound  compute (confirmed by relief): 93% of a step is arithmetic: 98.1
+           GFLOP/s, 81% of what was measured on this machine.
 trials     12 trials, 2 failed (1 out_of_memory, 1 timed_out)
 time       5 min 08 s: verifying 43 %, measuring 29 %, setup 20 %, warmup 7 %
 record     studies/autotune.db

@@ -16,6 +16,7 @@ from autotuner.types import Decision
 
 PORTRAIT = Portrait(
     "qwen3-cpu", script.AT, script.METRIC, True, 12, {"out_of_memory": 1, "timed_out": 1}, script.BASELINE, 2204.0,
+    baseline_diagnosis=script.HOST_BOUND,
     best=(script.TRIALS[6], script.TRIALS[10]), last=script.TRIALS[-2:],
     verifications=((script.AT, script.VERIFICATION),), environment=script.ENVIRONMENT,
 )  # fmt: skip

@@ -3,10 +3,13 @@
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
+from autotuner.caches import last_level_cache_bytes
+from autotuner.monitor.torch.counting import count_step
+from autotuner.monitor.torch.run_ahead import make_cuda_mark, run_ahead
 from autotuner.plugins import Probe
 from autotuner.types import Metrics
 
@@ -94,6 +97,27 @@ def versions() -> dict[str, str]:
     if torch is None or not hasattr(torch, "version"):  # not there, or only half imported
         return {}
     return {"torch": str(torch.__version__)} | ({"cuda": str(torch.version.cuda)} if torch.version.cuda else {})
+
+
+def explain_step(step: Callable[[], object], device: str) -> Metrics:
+    """What a step asks of the machine, and on a GPU whether the host keeps up; runs it up to three times, untimed.
+
+    Returns:
+        The counts of `count_step`, and `drained_ratio` of `run_ahead`; empty in a process without torch.
+    """
+    if "torch" not in sys.modules:
+        return {}
+    counts = count_step(step, device, cache_bytes(device))
+    return {**counts, **run_ahead(step, make_cuda_mark)} if counts and _is_cuda(device) else counts
+
+
+def cache_bytes(device: str) -> int:
+    """The last-level cache of the device: a GPU's L2."""
+    if not _is_cuda(device):
+        return last_level_cache_bytes()
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).L2_cache_size)
 
 
 class TorchReader:

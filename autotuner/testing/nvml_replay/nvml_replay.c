@@ -1,41 +1,54 @@
 /* A stand-in for libnvidia-ml.so.1, so that the real binding (nvidia-ml-py) can be tested without a GPU.
  *
- *     gcc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 -o DIR/libnvidia-ml.so.1 nvml_replay.c
- *     LD_LIBRARY_PATH=DIR python ...
- *
- * No trace of a real device was at hand when this was written: every value below is synthetic, and the device says so
- * by a name that ends in "(replay)". Structures and numbers are those of nvml.h. What is not defined here comes out
- * of the binding as FunctionNotFound, as with an old driver.
+ * It plays a trace that `autotune gpu record` wrote, or, without one, the synthetic values below. The device says so by
+ * a name that ends in "(replay)". Structures and numbers are those of nvml.h. What is not defined here comes out of the
+ * binding as FunctionNotFound, as with an old driver; what a trace does not hold is NotSupported.
  *
  * Environment:
+ *     NVML_REPLAY_TRACE=FILE        the compact form of a trace; see trace.c
+ *     NVML_REPLAY_STEPS=1           it moves on when a moment's first question is asked again, not with the clock
  *     NVML_REPLAY_INIT=N            nvmlInit returns N (9 DriverNotLoaded, 4 NoPermission, 18 LibRmVersionMismatch)
- *     NVML_REPLAY_GPUS=N            number of GPUs, 2 by default
+ *     NVML_REPLAY_GPUS=N            number of GPUs; by default 2, of a trace 1
  *     NVML_REPLAY_LOST_AFTER=N      from the Nth reading of a device on, all return 15 (GpuIsLost)
- *     NVML_REPLAY_FAIL=a:N,b:M      readings named below (power, clock, memory, temperature, energy, fields, processes,
- *                                   uuid) return that number (3 NotSupported, 4 NoPermission)
+ *     NVML_REPLAY_LOST_IF=FILE      the same while this file exists, so that another process can take the GPU away
+ *     NVML_REPLAY_LOST_CODE=N       N in place of 15 (16 ResetRequired)
+ *     NVML_REPLAY_FAIL=a:N,b:M      readings named below (power, clock, memory, temperature, energy, fields, field-74,
+ *                                   processes, uuid, busy, pcie, ecc, violation, reasons, mig, gpm-support, gpm) return
+ *                                   that number (3 NotSupported, 4 NoPermission)
+ *     NVML_REPLAY_MIG=1             GPU 0 is divided: its one slice is MIG-00000000-0000-0000-0000-000000000000
+ *     NVML_REPLAY_GPM=0             GPM is not supported, as before Hopper
  *     NVML_REPLAY_PIDS=p,q          processes that compute on every GPU
  *     NVML_REPLAY_USED=BYTES        memory in use, 2 GiB by default
- *     NVML_REPLAY_THROTTLE=i:PERMIL,j:PERMIL  how fast a throttle counter of field i grows, of the wall time
+ *     NVML_REPLAY_THROTTLE=i:PERMIL,j:PERMIL  how fast the throttle counter of field i, or of a policy as policy-i,
+ *                                   grows, of the wall time
+ *     NVML_REPLAY_REASONS=MASK      reasons that hold clocks back now
+ *     NVML_REPLAY_ECC=RATE          uncorrected memory errors a second
  *     NVML_REPLAY_ENERGY_RESET=1    the energy counter runs backwards
  */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+#include "trace.c"
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
-enum { TYPE_UNSIGNED_INT = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
+enum { TYPE_DOUBLE = 0, TYPE_UNSIGNED_INT = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
 
 #define POWER_W 350
-#define CLOCK_MHZ 1700
 #define TOTAL_BYTES (141ULL << 30)
 #define RESERVED_BYTES (600ULL << 20)
 
-typedef struct { int index; } device_t;
-typedef struct { unsigned long long total, free, used; } memory_t;
-typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2_t;
-typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } process_t;
-typedef union { double d; unsigned ui; unsigned long ul; unsigned long long ull; long long sll; } value_t;
+typedef unsigned long long u64;
+typedef struct { int index, slice; } device_t;
+typedef struct { u64 total, free, used; } memory_t;
+typedef struct { unsigned version; u64 total, reserved, free, used; } memory_v2_t;
+typedef struct { unsigned pid; u64 used; unsigned gpu_instance, compute_instance; } process_t;
+typedef struct { unsigned gpu, memory; } utilization_t;
+typedef struct { u64 reference_us, violation_ns; } violation_t;
+typedef union { double d; unsigned ui; unsigned long ul; u64 ull; long long sll; } value_t;
 typedef struct {
     unsigned field, scope;
     long long timestamp, latency_us;
@@ -43,11 +56,15 @@ typedef struct {
     int status;
     value_t value;
 } field_t;
+typedef struct { int moment; } gpm_sample_t;
+typedef struct { unsigned id; int status; double value; const char *names[3]; } gpm_metric_t;
+typedef struct { unsigned version, count; gpm_sample_t *first, *second; gpm_metric_t metrics[]; } gpm_request_t;
+typedef struct { unsigned version, supported; } gpm_support_t;
 
-static device_t devices[16];
+static device_t devices[16], slice = {0, 1};
 static int readings;
 
-static unsigned long long setting(const char *name, unsigned long long otherwise) {
+static u64 setting(const char *name, u64 otherwise) {
     const char *text = getenv(name);
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
@@ -61,125 +78,179 @@ static long listed(const char *name, const char *key, long otherwise) {
     return otherwise;
 }
 
-static int reading(const char *name) {
-    if ((unsigned long long)++readings > setting("NVML_REPLAY_LOST_AFTER", 1ULL << 40)) return GPU_IS_LOST;
-    return (int)listed("NVML_REPLAY_FAIL", name, SUCCESS);
+static int lost(void) {
+    const char *marker = getenv("NVML_REPLAY_LOST_IF");
+    int gone = (marker && !access(marker, F_OK)) || (u64)readings > setting("NVML_REPLAY_LOST_AFTER", 1ULL << 40);
+    return gone ? (int)setting("NVML_REPLAY_LOST_CODE", GPU_IS_LOST) : SUCCESS;
 }
 
-static unsigned long long now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ULL + now.tv_nsec;
+/* The status of a reading that is asked for by name, faults included; slices have only a part of them. */
+static int reading(const device_t *device, const char *name, int slice_has_it) {
+    readings++;
+    int status = lost();
+    if (status) return status;
+    if (!device) return INVALID_ARGUMENT;
+    return device->slice && !slice_has_it ? NOT_SUPPORTED : (int)listed("NVML_REPLAY_FAIL", name, SUCCESS);
 }
 
-int nvmlInitWithFlags(unsigned flags) { (void)flags; return (int)setting("NVML_REPLAY_INIT", SUCCESS); }
-int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
-int nvmlShutdown(void) { return SUCCESS; }
-const char *nvmlErrorString(int status) { (void)status; return "an error of the replay"; }
-
-int nvmlSystemGetDriverVersion(char *text, unsigned length) { snprintf(text, length, "580.00.00"); return SUCCESS; }
-
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = (unsigned)setting("NVML_REPLAY_GPUS", 2); return SUCCESS; }
-
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **device) {
-    if (index >= setting("NVML_REPLAY_GPUS", 2) || index >= 16) return INVALID_ARGUMENT;
-    devices[index].index = (int)index;
-    *device = &devices[index];
-    return SUCCESS;
+/* Whole numbers that a trace answers, in place of what stands in `values`; the status. */
+static int played(const char *question, u64 *values, int count) {
+    if (!trace_plays()) return SUCCESS;
+    const char *rest = trace_answer(question);
+    if (!rest) return NOT_SUPPORTED;
+    char *next;
+    int status = (int)strtol(rest, &next, 10);
+    for (int i = 0; i < count && *next; i++) values[i] = strtoull(next, &next, 10);
+    return status;
 }
 
-int nvmlDeviceGetUUID(device_t *device, char *text, unsigned length) {
-    snprintf(text, length, "GPU-%08d-0000-0000-0000-000000000000", device->index);
-    return (int)listed("NVML_REPLAY_FAIL", "uuid", SUCCESS);
+/* A question with one number for an answer. */
+static int number(const device_t *device, const char *name, const char *question, u64 *value) {
+    int status = reading(device, name, 0);
+    return status ? status : played(question, value, 1);
 }
 
-int nvmlDeviceGetHandleByUUID(const char *uuid, device_t **device) {
-    int index;
-    if (sscanf(uuid, "GPU-%8d", &index) != 1 || nvmlDeviceGetHandleByIndex_v2((unsigned)index, device)) return NOT_FOUND;
-    return SUCCESS;
+static const char *named(const char *function, unsigned first, int second) {
+    static __thread char question[96];
+    if (second < 0) snprintf(question, sizeof question, "%s:%u", function, first);
+    else snprintf(question, sizeof question, "%s:%u:%d", function, first, second);
+    return question;
 }
 
-int nvmlDeviceGetName(device_t *device, char *text, unsigned length) {
-    (void)device;
-    snprintf(text, length, "NVIDIA H200 (replay)");
-    return SUCCESS;
-}
+static u64 now_ns(void) { return (u64)(now_s() * 1e9); }
 
-int nvmlDeviceGetMemoryInfo(device_t *device, memory_t *memory) {
-    (void)device;
-    memory->total = TOTAL_BYTES;
-    memory->used = setting("NVML_REPLAY_USED", 2ULL << 30) + RESERVED_BYTES;
-    memory->free = memory->total - memory->used;
-    return reading("memory");
-}
-
-int nvmlDeviceGetMemoryInfo_v2(device_t *device, memory_v2_t *memory) {
-    (void)device;
-    memory->total = TOTAL_BYTES;
-    memory->reserved = RESERVED_BYTES;
-    memory->used = setting("NVML_REPLAY_USED", 2ULL << 30);
-    memory->free = memory->total - memory->used - memory->reserved;
-    return reading("memory");
-}
+#include "system.c"
 
 int nvmlDeviceGetPowerUsage(device_t *device, unsigned *milliwatts) {
-    (void)device;
-    *milliwatts = (POWER_W - 50) * 1000;
-    return reading("power");
+    u64 value = (POWER_W - 50) * 1000;
+    int status = number(device, "power", "nvmlDeviceGetPowerUsage", &value);
+    *milliwatts = (unsigned)value;
+    return status;
+}
+
+int nvmlDeviceGetEnforcedPowerLimit(device_t *device, unsigned *milliwatts) {
+    u64 value = 700000;
+    int status = number(device, "power", "nvmlDeviceGetEnforcedPowerLimit", &value);
+    *milliwatts = (unsigned)value;
+    return status;
 }
 
 int nvmlDeviceGetClockInfo(device_t *device, unsigned kind, unsigned *mhz) {
-    (void)device;
-    *mhz = kind == 1 ? CLOCK_MHZ : 0;
-    return reading("clock");
+    u64 value = kind == 1 ? 1700 : 3201;
+    int status = number(device, "clock", named("nvmlDeviceGetClockInfo", kind, -1), &value);
+    *mhz = (unsigned)value;
+    return status;
+}
+
+int nvmlDeviceGetMaxClockInfo(device_t *device, unsigned kind, unsigned *mhz) {
+    u64 value = kind == 1 ? 1980 : 3201;
+    int status = number(device, "clock", named("nvmlDeviceGetMaxClockInfo", kind, -1), &value);
+    *mhz = (unsigned)value;
+    return status;
 }
 
 int nvmlDeviceGetTemperature(device_t *device, unsigned sensor, unsigned *celsius) {
-    (void)device, (void)sensor;
-    *celsius = 61;
-    return reading("temperature");
+    u64 value = 61;
+    int status = number(device, "temperature", named("nvmlDeviceGetTemperature", sensor, -1), &value);
+    *celsius = (unsigned)value;
+    return status;
 }
 
-int nvmlDeviceGetTotalEnergyConsumption(device_t *device, unsigned long long *millijoules) {
-    (void)device;
-    unsigned long long spent = now_ns() / 1000000 * POWER_W;
+int nvmlDeviceGetTotalEnergyConsumption(device_t *device, u64 *millijoules) {
+    u64 spent = now_ns() / 1000000 * POWER_W;
     *millijoules = setting("NVML_REPLAY_ENERGY_RESET", 0) ? (1ULL << 60) - spent : spent;
-    return reading("energy");
+    return number(device, "energy", "nvmlDeviceGetTotalEnergyConsumption", millijoules);
+}
+
+int nvmlDeviceGetPcieThroughput(device_t *device, unsigned direction, unsigned *kilobytes_per_s) {
+    u64 value = direction ? 3000000 : 2000000;
+    usleep(20000); /* as long as the driver measures */
+    int status = number(device, "pcie", named("nvmlDeviceGetPcieThroughput", direction, -1), &value);
+    *kilobytes_per_s = (unsigned)value;
+    return status;
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(device_t *device, u64 *mask) {
+    *mask = setting("NVML_REPLAY_REASONS", 0);
+    return number(device, "reasons", "nvmlDeviceGetCurrentClocksEventReasons", mask);
+}
+
+int nvmlDeviceGetTotalEccErrors(device_t *device, unsigned error, unsigned counter, u64 *count) {
+    *count = error ? (u64)(now_s() * (double)setting("NVML_REPLAY_ECC", 0)) : 0;
+    return number(device, "ecc", named("nvmlDeviceGetTotalEccErrors", error, (int)counter), count);
+}
+
+int nvmlDeviceGetUtilizationRates(device_t *device, utilization_t *rates) {
+    u64 values[2] = {90, 40};
+    int status = reading(device, "busy", 0);
+    if (!status) status = played("nvmlDeviceGetUtilizationRates", values, 2);
+    *rates = (utilization_t){(unsigned)values[0], (unsigned)values[1]};
+    return status;
+}
+
+int nvmlDeviceGetViolationStatus(device_t *device, unsigned policy, violation_t *violation) {
+    char key[24];
+    snprintf(key, sizeof key, "policy-%u", policy);
+    u64 values[2] = {now_ns() / 1000, now_ns() / 1000 * (u64)listed("NVML_REPLAY_THROTTLE", key, 0)};
+    int status = reading(device, "violation", 0);
+    if (!status) status = played(named("nvmlDeviceGetViolationStatus", policy, -1), values, 2);
+    *violation = (violation_t){values[0], values[1]};
+    return status;
+}
+
+/* A number as text, by its type. */
+static value_t parsed(unsigned type, const char *text) {
+    value_t value = {.ull = 0};
+    if (type == TYPE_DOUBLE) value.d = strtod(text, NULL);
+    else if (type == TYPE_UNSIGNED_INT) value.ui = (unsigned)strtoul(text, NULL, 10);
+    else value.ull = strtoull(text, NULL, 10); /* negative ones wrap to the same bits */
+    return value;
+}
+
+static void played_field(field_t *field) {
+    const char *rest = trace_part(named("nvmlDeviceGetFieldValues", field->field, -1));
+    char *next;
+    field->status = NOT_SUPPORTED;
+    if (!rest) return;
+    field->status = (int)strtol(rest, &next, 10);
+    field->type = (unsigned)strtoul(next, &next, 10);
+    field->value = parsed(field->type, next);
+}
+
+static void synthetic_field(field_t *field) {
+    char number_text[12];
+    snprintf(number_text, sizeof number_text, "%u", field->field);
+    field->status = SUCCESS;
+    field->type = TYPE_UNSIGNED_LONG_LONG;
+    switch (field->field) {
+    case 186:
+        field->type = TYPE_UNSIGNED_INT;
+        field->value.ull = 0xdeadbeef00000000ULL; /* what lies beside a 32-bit value is not part of it */
+        field->value.ui = POWER_W * 1000;
+        field->status = (int)listed("NVML_REPLAY_FAIL", "power", SUCCESS);
+        break;
+    case 74: case 76: case 269: case 270: case 271:
+        field->value.ull = now_ns() / 1000 * (u64)listed("NVML_REPLAY_THROTTLE", number_text, 0);
+        break;
+    case 197: case 198: /* PCIe: bytes sent and received */
+        field->value.ull = now_ns() * (field->field - 195);
+        break;
+    default:
+        field->status = NOT_SUPPORTED;
+    }
 }
 
 int nvmlDeviceGetFieldValues(device_t *device, int count, field_t *fields) {
-    (void)device;
-    int status = reading("fields");
-    for (int i = 0; i < count; i++) {
-        char field[12];
-        snprintf(field, sizeof field, "%u", fields[i].field);
-        fields[i].status = SUCCESS;
-        fields[i].type = TYPE_UNSIGNED_LONG_LONG;
-        if (fields[i].field == 186) {
-            fields[i].type = TYPE_UNSIGNED_INT;
-            fields[i].value.ull = 0xdeadbeef00000000ULL; /* what lies beside a 32-bit value is not part of it */
-            fields[i].value.ui = POWER_W * 1000;
-            fields[i].status = (int)listed("NVML_REPLAY_FAIL", "power", SUCCESS);
-        } else if (fields[i].field == 74 || (fields[i].field >= 269 && fields[i].field <= 271)) {
-            fields[i].value.ull = now_ns() / 1000 * (unsigned long long)listed("NVML_REPLAY_THROTTLE", field, 0);
-        } else {
-            fields[i].status = NOT_SUPPORTED;
-        }
+    int status = reading(device, "fields", 0);
+    if (!status) status = played("nvmlDeviceGetFieldValues", NULL, 0);
+    for (int i = 0; i < count && !status; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "field-%u", fields[i].field);
+        if (trace_plays()) played_field(&fields[i]);
+        else synthetic_field(&fields[i]);
+        fields[i].status = (int)listed("NVML_REPLAY_FAIL", key, fields[i].status);
     }
     return status;
 }
 
-int nvmlDeviceGetComputeRunningProcesses_v3(device_t *device, unsigned *count, process_t *processes) {
-    (void)device;
-    unsigned room = *count, found = 0;
-    int status = reading("processes");
-    if (status) return status;
-    for (const char *text = getenv("NVML_REPLAY_PIDS"); text && *text;
-         text = strchr(text, ',') ? strchr(text, ',') + 1 : NULL, found++)
-        if (processes && found < room) {
-            memset(&processes[found], 0, sizeof processes[found]);
-            processes[found].pid = (unsigned)strtoul(text, NULL, 10);
-        }
-    *count = found;
-    return found && (!processes || found > room) ? INSUFFICIENT_SIZE : SUCCESS;
-}
+#include "gpm.c"

@@ -1,0 +1,44 @@
+"""How fast a step could be: what it asks of the machine, divided by what the machine can do.
+
+Williams, Waterman & Patterson, Roofline: an insightful visual performance model, CACM 52 (2009), with one roof more:
+the operations that the host must launch one after the other. Ceilings are measured on this machine (`autotune doctor`),
+never taken from a data sheet.
+"""
+
+from collections.abc import Mapping
+
+from autotuner.types import Binding, Ceilings, Metrics
+
+
+def floor_times_s(signals: Metrics, ceilings: Ceilings) -> Mapping[Binding, float]:
+    """The shortest time in which this machine could do what one step asks of each resource.
+
+    Args:
+        signals: `step_flops_<dtype>`, `step_bytes`, `step_operations`, as the worker counted them.
+        ceilings: Of this machine.
+
+    Returns:
+        Seconds for `compute`, `memory_bandwidth` and `host_launch`, as far as both sides are known.
+    """
+    floors: dict[Binding, float] = {}
+    products = {name.removeprefix("step_flops_"): n for name, n in signals.items() if name.startswith("step_flops_")}
+    rates = {dtype: ceilings.value(f"matmul_{dtype}_flops_per_s") for dtype in products}
+    if products and all(rates.values()):
+        floors[Binding.COMPUTE] = sum(flops / (rates[dtype] or 1.0) for dtype, flops in products.items())
+    if (bandwidth := memory_bytes_per_s(ceilings)) and "step_bytes" in signals:
+        floors[Binding.MEMORY_BANDWIDTH] = signals["step_bytes"] / bandwidth
+    if (launch_s := ceilings.value("launch_s")) and "step_operations" in signals:
+        floors[Binding.HOST_LAUNCH] = signals["step_operations"] * launch_s
+    return floors
+
+
+def memory_bytes_per_s(ceilings: Ceilings) -> float | None:
+    """The better of copy and triad."""
+    seen = [rate for name in ("copy_bytes_per_s", "triad_bytes_per_s") if (rate := ceilings.value(name))]
+    return max(seen, default=None)
+
+
+def balance_flops_per_byte(ceilings: Ceilings, dtype: str) -> float | None:
+    """The arithmetic intensity at which the two roofs meet; below it memory bounds a kernel, above it arithmetic."""
+    rate, bandwidth = ceilings.value(f"matmul_{dtype}_flops_per_s"), memory_bytes_per_s(ceilings)
+    return rate / bandwidth if rate and bandwidth else None

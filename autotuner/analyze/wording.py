@@ -1,0 +1,62 @@
+"""A diagnosis in one sentence, with the quantities that a person would ask for."""
+
+from autotuner.analyze.shares import Shares
+from autotuner.metrics import format_quantity
+from autotuner.types import Binding, Metrics
+
+
+def sentence(binding: Binding, shares: Shares, seen: Metrics) -> str:
+    """What binds, how much of a step, and how far from the machine's limit."""
+    share = shares.ratios[binding]
+    match binding:
+        case Binding.INPUT:
+            wait_s = shares.parts_s["input_wait_s"]
+            return f"{share:.0%} of a step waits for data: {_s(wait_s)} of {_s(shares.step_s)}."
+        case Binding.COMMUNICATION:
+            wait_s = shares.parts_s["communication_s"]
+            return f"{share:.0%} of a step waits for other processes: {_s(wait_s)} of {_s(shares.step_s)}."
+        case Binding.HOST_LAUNCH:
+            return _host(share, shares, seen)
+        case Binding.MEMORY_BANDWIDTH:
+            rate = format_quantity(seen.get("step_bytes", 0.0) / shares.step_s, "bytes") + "/s"
+            return f"{share:.0%} of a step moves data: {rate}{_of_ceiling(binding, shares)}."
+        case Binding.COMPUTE:
+            rate = flops_text(seen.get("step_flops", 0.0) / shares.step_s) + "/s"
+            return f"{share:.0%} of a step is arithmetic: {rate}{_of_ceiling(binding, shares)}."
+    raise AssertionError(binding)
+
+
+def mixture(shares: Shares) -> str:
+    """No resource takes half of a step: which ones take how much."""
+    parts = ", ".join(f"{binding.replace('_', ' ')} {ratio:.0%}" for binding, ratio in shares.ranked)
+    return f"No single resource explains half of a step: {parts}."
+
+
+def _host(share: float, shares: Shares, seen: Metrics) -> str:
+    operations = seen.get("step_operations", 0.0)
+    if "python_s" not in shares.parts_s:
+        return (
+            f"The device ran dry: {share:.0%} of a step waits for the host to hand over {operations:,.0f} operations."
+        )
+    spent_s = shares.parts_s["python_s"] + shares.parts_s["tiny_s"]
+    return (
+        f"{share:.0%} of a step is the host's own work: {_s(spent_s)} of Python and launches around "
+        f"{operations:,.0f} operations."
+    )
+
+
+def _of_ceiling(binding: Binding, shares: Shares) -> str:
+    floor_s = shares.floors_s.get(binding)
+    return f", {floor_s / shares.step_s:.0%} of what was measured on this machine" if floor_s else ""
+
+
+def flops_text(flops: float) -> str:
+    """A number of floating-point operations with a readable prefix: "61.2 GFLOP"."""
+    for prefix, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if flops >= factor:
+            return f"{flops / factor:.3g} {prefix}FLOP"
+    return f"{flops:.3g} FLOP"
+
+
+def _s(seconds: float) -> str:
+    return format_quantity(seconds, "s")

@@ -1,0 +1,116 @@
+"""Timed windows: blocks of steps, and what the probes saw meanwhile."""
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autotuner import metrics, statistics
+from autotuner.errors import AutotuneError
+from autotuner.monitor import gpu, host
+from autotuner.monitor import torch as torch_door
+from autotuner.plugins import Job, OpenWorkload, ProbeReader, Step
+
+logger = logging.getLogger(__name__)
+
+
+class NotFiniteError(AutotuneError):
+    """A workload computed NaN or infinity."""
+
+
+@dataclass(slots=True)
+class Window:
+    """One timed window: raw samples by name, in order of time.
+
+    Attributes:
+        thread_s: CPU time of the stepping thread.
+    """
+
+    samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    duration_s: float = 0.0
+    thread_s: float = 0.0
+    telemetry: dict[str, float] = field(default_factory=dict)
+    contention: str = ""
+    ended_by: str = ""
+
+    def read(self, readers: Sequence[ProbeReader]) -> None:
+        """Take what the probes saw since the window began, and say whether somebody disturbed it."""
+        for reader in readers:
+            self.telemetry.update(reader.read())
+        if self.duration_s > 0:
+            self.telemetry["main_thread_busy_ratio"] = self.thread_s / self.duration_s
+        self.contention = host.contention(self.telemetry) or gpu.throttling(self.telemetry)
+
+
+def best_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> Window:
+    """Measure; a window that somebody else disturbed is taken again.
+
+    When all are disturbed the fastest is kept, and marked: others on the machine only ever slow a step down.
+    """
+    windows: list[Window] = []
+    for _ in range(1 + job.protocol.contended_retries):
+        windows.append(_window(opened, job, readers))
+        if not windows[-1].contention:
+            return windows[-1]
+        logger.warning("contended: %s", windows[-1].contention)
+    return min(windows, key=lambda window: metrics.median(window.samples["block_step_s"]))
+
+
+def _window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> Window:
+    """Blocks until the interval is narrow, the noise has plateaued, or the time is up."""
+    protocol, window = job.protocol, Window()
+    for reader in readers:
+        reader.read()
+    half_widths: list[float] = []
+    begun_s = time.perf_counter()
+    while not window.ended_by:
+        run_block(opened, job, window)
+        window.duration_s = time.perf_counter() - begun_s
+        blocks = window.samples["block_step_s"]
+        if window.duration_s >= protocol.max_measure_s:
+            window.ended_by = "max_measure_s"
+        elif len(blocks) >= protocol.min_blocks and window.duration_s >= protocol.min_measure_s:
+            half_widths.append(statistics.median_half_width_ratio(blocks))
+            if half_widths[-1] <= protocol.precision_ratio:
+                window.ended_by = "precision"
+            elif statistics.has_plateaued(half_widths):
+                window.ended_by = "plateau"
+    window.read(readers)
+    return window
+
+
+def run_block(opened: OpenWorkload, job: Job, window: Window) -> float:
+    """The unit of evidence: steps for at least `block_s`, one synchronise at the end.
+
+    Returns:
+        Mean seconds of a step.
+    """
+    work: dict[str, float] = defaultdict(float)
+    steps = 0
+    thread_s = time.thread_time()
+    begun_s = now_s = time.perf_counter()
+    while now_s - begun_s < job.protocol.block_s:
+        step = opened.step(job.config)
+        before_s, now_s = now_s, time.perf_counter()
+        window.samples["latency_s"].append(now_s - before_s)
+        steps += 1
+        _collect(step, work, window)
+    torch_door.synchronise(job.device)
+    block_s = time.perf_counter() - begun_s
+    window.thread_s += time.thread_time() - thread_s
+    window.samples["block_step_s"].append(block_s / steps)
+    window.samples["throughput_steps_per_s"].append(steps / block_s)
+    for name, amount in work.items():
+        window.samples[f"throughput_{name}_per_s"].append(amount / block_s)
+    return block_s / steps
+
+
+def _collect(step: Step, work: dict[str, float], window: Window) -> None:
+    for name, amount in step.work.items():
+        work[name] += amount
+    for name, value in step.metrics.items():
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{name} is {value}")
+        window.samples[name].append(value)

@@ -1,0 +1,90 @@
+"""One process tree with a time limit, its output capped in a file, and gone when this returns."""
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from autotuner.errors import MachineError
+from autotuner.executors.log import CappedLog
+from autotuner.monitor import host
+
+OUTPUT_LIMIT_BYTES = 2**20
+_LOOK_S = 0.2
+
+
+def run(name: str, argv: Sequence[str], log: Path, limit_s: float, stdout: Path | None = None) -> int:
+    """Run a command to its end and return its exit code, or minus its signal.
+
+    Args:
+        name: What it is called in messages.
+        argv: The command; no shell.
+        log: Takes what it prints, the beginning and the end of a flood.
+        limit_s: It is killed after it.
+        stdout: Takes standard output apart from the log, whole.
+
+    Raises:
+        MachineError: It took longer, or cannot be started.
+    """
+    if stdout is None:
+        return _run(name, argv, log, limit_s, None)
+    with stdout.open("wb") as file:
+        return _run(name, argv, log, limit_s, file.fileno())
+
+
+def _run(name: str, argv: Sequence[str], log: Path, limit_s: float, stdout: int | None) -> int:
+    output = CappedLog()
+    output.open(log, OUTPUT_LIMIT_BYTES)
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=write_end if stdout is None else stdout, stderr=write_end,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        os.close(read_end)
+        raise MachineError(f"{name} cannot be started: {error.strerror}") from None
+    finally:
+        os.close(write_end)
+    try:
+        ended = _watch(process, read_end, output, time.monotonic() + limit_s)
+    finally:
+        _end(process)
+        output.drain(read_end)
+        os.close(read_end)
+        output.close()
+    if not ended:
+        raise MachineError(f"{name} gave no result within {limit_s:g} s and was killed", f"its output is in {log}")
+    return process.returncode
+
+
+def _watch(process: "subprocess.Popen[bytes]", output: int, log: CappedLog, deadline_s: float) -> bool:
+    """Keep what it prints until it ends; False when the time is up. Its pipe may outlive it in a grandchild."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while process.poll() is None:
+            if time.monotonic() > deadline_s:
+                return False
+            if selector.get_map():
+                for key, _ in selector.select(_LOOK_S):
+                    if not log.drain(key.fd):
+                        selector.unregister(key.fd)
+            else:
+                time.sleep(_LOOK_S)
+    return True
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill what is left of the tree: its session, and what has left the session but not its parent."""
+    strays = host.descendants(process.pid)
+    with suppress(ProcessLookupError, PermissionError):  # its session still has its number, ended or not
+        os.killpg(process.pid, signal.SIGKILL)
+    for pid in strays:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()

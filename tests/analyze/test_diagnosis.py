@@ -1,0 +1,213 @@
+"""The hypothesis from counted steps, and what a probe makes of it; numbers by hand."""
+
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Literal
+
+import pytest
+
+from autotuner.analyze.diagnose import diagnose, hypotheses, prove
+from autotuner.analyze.roofline import balance_flops_per_byte, floor_times_s
+from autotuner.analyze.shares import divide
+from autotuner.plugins import Executor, OpenWorkload, Trait, WorkerPool, Workload
+from autotuner.spec.model import StudySpec
+from autotuner.types import Binding, Ceilings, Diagnosis, Estimate, Measurement
+
+COMPUTE, MEMORY, HOST, INPUT = Binding.COMPUTE, Binding.MEMORY_BANDWIDTH, Binding.HOST_LAUNCH, Binding.INPUT
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STEP_S = 0.010
+
+
+class Known(Workload):
+    kind: Literal["known"] = "known"
+    traits = {
+        "batch_size": Trait(live=True, memory=True, acts_on=(HOST, MEMORY)),
+        "dtype": Trait(acts_on=(MEMORY, COMPUTE)),
+        "workers": Trait(acts_on=(INPUT,)),
+        "mystery": Trait(),
+    }
+
+    def open(self, config, device) -> AbstractContextManager[OpenWorkload]:
+        raise NotImplementedError
+
+
+class Nowhere(Executor):
+    kind: Literal["nowhere"] = "nowhere"
+
+    def open(self, preload=()) -> AbstractContextManager[WorkerPool]:
+        raise NotImplementedError
+
+
+SPEC = StudySpec.model_validate({
+    "name": "s", "workload": Known(), "executor": Nowhere(),
+    "parameters": {
+        "batch_size": {"powers_of_two": [1, 8], "default": 1},
+        "dtype": {"choices": ["a", "b"], "default": "a"},
+        "workers": {"int": [0, 2], "default": 0},
+        "mystery": {"bool": True, "default": False},
+    },
+    "objectives": [{"maximize": "throughput_steps_per_s"}],
+})  # fmt: skip
+
+
+def ceilings(**values):
+    known = {"matmul_float32_flops_per_s": 1e11, "copy_bytes_per_s": 8e9, "triad_bytes_per_s": 1e10, "launch_s": 2e-6}
+    return Ceilings({name: Estimate(v, v, v) for name, v in (known | values).items()}, {}, NOW)
+
+
+def measured(telemetry=None, contended=False, **samples):
+    """A step of 10 ms; all of it busy on the main thread unless said otherwise."""
+    seen = {"main_thread_busy_ratio": 1.0, "step_kernel_s": 0.0, "step_tiny_s": 0.0, "step_operations": 10.0}
+    raw = {"block_step_s": (STEP_S,) * 6, "throughput_steps_per_s": (1 / STEP_S,) * 6, **samples}
+    reason = "other processes used 60% of the cores" if contended else "precision"
+    return Measurement(raw, 1.0, 0.5, 1.0, seen | (telemetry or {}), {}, NOW, contended, reason)
+
+
+def found(measurement, machine=None):
+    return diagnose(SPEC, {name: p.default for name, p in SPEC.parameters.items()}, measurement, (), machine)
+
+
+ARITHMETIC = {"step_kernel_s": 0.0098, "step_flops": 8e8, "step_flops_float32": 8e8, "step_bytes": 2e6}
+STREAMING = {"step_kernel_s": 0.0098, "step_bytes": 9e7, "step_flops": 1e6, "step_flops_float32": 1e6}
+
+
+def test_floors_divide_demands_by_the_measured_ceilings():
+    floors = floor_times_s({"step_flops_float32": 8e8, "step_bytes": 2e7, "step_operations": 100.0}, ceilings())
+    assert floors == pytest.approx({COMPUTE: 0.008, MEMORY: 0.002, HOST: 0.0002})  # triad is the better roof
+    assert floor_times_s({"step_flops_float8": 1.0}, ceilings()) == {}  # a format whose ceiling nobody measured
+    assert balance_flops_per_byte(ceilings(), "float32") == pytest.approx(10)
+
+
+def test_arithmetic_binds_and_says_how_far_from_the_ceiling():
+    diagnosis = found(measured(ARITHMETIC), ceilings())
+    assert (diagnosis.binding, diagnosis.confirmed) == (COMPUTE, False)
+    assert diagnosis.ceiling_ratio == pytest.approx(0.8)
+    assert diagnosis.sentence == "96% of a step is arithmetic: 80 GFLOP/s, 80% of what was measured on this machine."
+    assert diagnosis.evidence["compute_floor_s"] == pytest.approx(0.008)
+    assert diagnosis.try_next == ("dtype", "mystery")
+    assert diagnosis.cannot_help == ("batch_size", "workers")
+
+
+def test_memory_binds():
+    diagnosis = found(measured(STREAMING), ceilings())
+    assert diagnosis.binding == MEMORY
+    assert diagnosis.ceiling_ratio == pytest.approx(0.9)
+    assert "8.38 GiB/s" in diagnosis.sentence
+    assert diagnosis.try_next == ("batch_size", "dtype", "mystery")
+    assert diagnosis.cannot_help == ("workers",)
+
+
+def test_far_from_the_ceiling_nothing_is_ruled_out():
+    slow = {**STREAMING, "step_bytes": 5e7}
+    diagnosis = found(measured(slow), ceilings())
+    assert diagnosis.binding == MEMORY
+    assert diagnosis.cannot_help == ()
+
+
+def test_python_and_tiny_operations_are_the_hosts():
+    diagnosis = found(measured({"step_kernel_s": 0.005, "step_tiny_s": 0.004, "step_operations": 800.0}), ceilings())
+    assert diagnosis.binding == HOST
+    assert diagnosis.evidence["python_s"] == pytest.approx(0.005)
+    assert "9.00 ms of Python and launches around 800 operations" in diagnosis.sentence
+
+
+def test_a_step_that_sleeps_is_not_the_hosts_work():
+    assert found(measured({"main_thread_busy_ratio": 0.01}), ceilings()).binding == Binding.UNKNOWN
+
+
+def test_waiting_for_data_and_for_others():
+    waits = {"input_wait_s": (0.0, 0.0, 0.018)}  # a loader with workers makes one batch wait for all: the mean counts
+    diagnosis = found(measured({"step_kernel_s": 0.003}, **waits), ceilings())
+    assert (diagnosis.binding, diagnosis.evidence["input_share_ratio"]) == (INPUT, pytest.approx(0.6))
+    assert diagnosis.try_next == ("workers", "mystery")
+    others = measured({"main_thread_busy_ratio": 0.2}, communication_s=(0.0075,))
+    assert found(others, ceilings()).binding == Binding.COMMUNICATION
+
+
+def test_operations_far_below_both_roofs_are_unknown():
+    """A sort: all the time inside operations, but hardly any bytes or FLOPs."""
+    assert found(measured({"step_kernel_s": 0.0098, "step_bytes": 1e6}), ceilings()).binding == Binding.UNKNOWN
+
+
+def test_no_resource_with_half_of_the_step_is_unknown_and_says_the_parts():
+    both = {"step_kernel_s": 0.0095, "step_flops": 4.4e8, "step_flops_float32": 4.4e8, "step_bytes": 4.2e7}
+    diagnosis = found(measured(both), ceilings())
+    assert diagnosis.binding == Binding.UNKNOWN
+    assert diagnosis.sentence.startswith("No single resource explains half of a step: compute 49%, memory bandwidth")
+    assert hypotheses(diagnosis) == (COMPUTE, MEMORY)
+
+
+def test_compiled_steps_are_shorter_than_their_operations():
+    """Counted uncompiled, the operations take longer than the step: then none of it is Python."""
+    shares = divide(measured({**ARITHMETIC, "step_kernel_s": 0.05, "step_tiny_s": 0.01}), ceilings())
+    assert shares.parts_s["python_s"] == 0
+    assert sum(shares.ratios.values()) <= 1 + 1e-9
+
+
+def test_without_ceilings_the_host_can_still_be_told():
+    assert found(measured({"step_kernel_s": 0.001})).binding == HOST
+    assert found(measured(ARITHMETIC)).binding == Binding.UNKNOWN
+
+
+def test_a_contended_measurement_is_invalid_and_not_a_bottleneck():
+    diagnosis = found(measured(ARITHMETIC, contended=True), ceilings())
+    assert diagnosis.binding == Binding.INVALID
+    assert "60%" in diagnosis.sentence
+    assert hypotheses(diagnosis) == ()
+
+
+def test_on_a_gpu_the_host_binds_as_far_as_the_device_ran_dry():
+    """Recorded shares are made up: what matters is which of the two sides is believed."""
+    gpu = {"gpu_busy_ratio": 0.4, "step_flops_float32": 1e8, "step_bytes": 1e7}
+    assert found(measured({**gpu, "drained_ratio": 0.95}), ceilings()).binding == HOST
+    assert found(measured({**gpu, "drained_ratio": 0.1}), ceilings()).binding == Binding.UNKNOWN
+    streaming = {**gpu, "step_bytes": 8e7, "drained_ratio": 0.1}
+    assert found(measured(streaming), ceilings()).binding == MEMORY
+    assert found(measured({**gpu, "drained_ratio": 0.1, "dram_busy_ratio": 0.8}), ceilings()).binding == MEMORY
+
+
+# probes
+
+
+def relieved(ratio, left=0.0, half_width=0.05, contended=False):
+    seen = {
+        "relieved_time_ratio": ratio,
+        "relieved_time_low_ratio": ratio - half_width,
+        "relieved_time_high_ratio": ratio + half_width,
+        "relief_left_ratio": left,
+    }
+    return measured(seen, contended)
+
+
+def test_a_probe_confirms_and_gives_the_elasticity_with_its_interval():
+    guess = found(measured(STREAMING), ceilings())
+    sure = prove(SPEC, guess, MEMORY, relieved(0.55, left=0.5))
+    assert sure.confirmed
+    assert sure.binding == MEMORY
+    assert sure.sentence == guess.sentence
+    estimate = sure.elasticities["memory_bandwidth"]
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.9, 0.8, 1.0))
+
+
+def test_a_probe_refutes():
+    known = prove(SPEC, found(measured(STREAMING), ceilings()), MEMORY, relieved(0.98, left=0.2))
+    assert (known.binding, known.confirmed, known.try_next) == (Binding.UNKNOWN, False, ())
+    assert "looked like memory bandwidth" in known.sentence
+
+
+def test_a_probe_that_is_not_significant_leaves_the_guess():
+    known = prove(SPEC, found(measured(STREAMING), ceilings()), MEMORY, relieved(0.5, half_width=0.48))
+    assert (known.binding, known.confirmed) == (MEMORY, False)
+
+
+@pytest.mark.parametrize("probe", [relieved(0.1, contended=True), measured()])
+def test_a_disturbed_probe_or_none_says_nothing(probe):
+    guess = found(measured(STREAMING), ceilings())
+    assert prove(SPEC, guess, MEMORY, probe) == guess
+
+
+def test_another_cause_can_be_confirmed_instead():
+    known = prove(SPEC, Diagnosis(Binding.UNKNOWN, "mixed"), INPUT, relieved(0.4))
+    assert (known.binding, known.confirmed) == (INPUT, True)
+    assert "60% shorter when relieved of input" in known.sentence
+    assert known.try_next == ("workers", "mystery")
