@@ -33,6 +33,8 @@ def run(lab: Lab, chosen: Sequence[Case], repeat: int) -> list[Result]:
         for case in chosen:
             results.append(lab.run(case))
             print(line(results[-1]), flush=True)
+            if results[-1].answer is not None and not results[-1].right:
+                print_miss(results[-1])
     return results
 
 
@@ -46,24 +48,19 @@ def line(result: Result) -> str:
 
 
 def report(results: Sequence[Result]) -> None:
-    """Confusion matrices and misses."""
+    """Confusion matrices: ours, and the others'."""
     counted = answered(results)
     left_out = len(results) - len(counted)
     print(f"\n{len(counted)} cases counted, {left_out} left out")
     print(f"\nautotune: {accuracy(results):.1%} right\n{confusion(results)}")
     for name, text in OTHERS.items():
         print(f"\n{text}: {accuracy(results, other(name)):.1%} right\n{confusion(results, other(name))}")
-    print()
-    for result in counted:
-        if not result.right:
-            print_miss(result)
 
 
 def print_miss(result: Result) -> None:
-    """A miss with its evidence."""
+    """Why it went wrong: what was said, and on which evidence."""
     assert result.answer is not None
-    print(f"MISS {result.case.name}: {result.answer.binding} instead of {' or '.join(result.truth)}")
-    print(f"     {result.answer.sentence}")
+    print(f"     not {' or '.join(result.truth)}? {result.answer.sentence}")
     print("     " + ", ".join(f"{name} {value:.3g}" for name, value in result.answer.evidence.items()))
     for name, elasticity in result.answer.elasticities.items():
         print(f"     elasticity of {name}: {elasticity.value:.2f} [{elasticity.low:.2f}, {elasticity.high:.2f}]")

@@ -50,7 +50,7 @@ def check_occupancy(goals: dict[str, bool]) -> list[str]:
 def report(points: list[Point], goals: dict[str, bool]) -> None:
     """A line a model: how many predictions, the median and the largest error, and where that was.
 
-    What was disturbed by others three times is told apart, and counts for no goal where anything was not.
+    What was disturbed by others every time is told apart, and counts for no goal where anything was not.
     """
     for model in dict.fromkeys(point.model for point in points):
         of_all = [point for point in points if point.model == model]

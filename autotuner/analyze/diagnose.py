@@ -12,7 +12,7 @@ from autotuner.analyze.batch_slope import Line, fit_line
 from autotuner.analyze.capacity import full_memory
 from autotuner.analyze.shares import Shares, divide
 from autotuner.analyze.steps import batch_parameter, step_times_s
-from autotuner.analyze.wording import mixture, sentence
+from autotuner.analyze.wording import GPU_SIGNALS, mixture, sentence
 from autotuner.metrics import format_quantity
 from autotuner.spec.model import StudySpec
 from autotuner.types import Binding, Ceilings, Config, Diagnosis, Estimate, Measurement, Trial
@@ -41,7 +41,7 @@ def diagnose(
         ceilings: Of this machine; without them arithmetic and memory cannot be told apart.
     """
     if measurement.contended:
-        return Diagnosis(Binding.INVALID, f"Not the configuration's own speed: {measurement.reason}.")
+        return Diagnosis(Binding.INVALID, f"The measurement was disturbed: {measurement.reason}.")
     line, shares = _line(spec, config, measurement, trials), divide(measurement, ceilings)
     if full := full_memory(spec, config, measurement, trials, line):
         return _advised(spec, full)
@@ -120,7 +120,7 @@ def _unknown(shares: Shares | None) -> Diagnosis:
 
 
 def _evidence(shares: Shares, measurement: Measurement) -> dict[str, float]:
-    counted = ("step_flops", "step_bytes", "step_operations")
+    counted = ("step_flops", "step_bytes", "step_operations", *GPU_SIGNALS)
     counts = {name: measurement.telemetry[name] for name in counted if name in measurement.telemetry}
     ratios = {f"{binding}_share_ratio": ratio for binding, ratio in shares.ratios.items()}
     floors = {f"{binding}_floor_s": floor_s for binding, floor_s in shares.floors_s.items()}

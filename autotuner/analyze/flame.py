@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Innermost functions in which a thread waits: for data, for a lock, for the device.
-WAITING = frozenset({
-    "poll", "select", "wait", "_wait", "wait_for_tstate_lock", "_wait_for_tstate_lock", "acquire", "sleep", "query",
-    "synchronize", "_recv", "_recv_bytes", "recv", "recv_bytes", "read", "accept", "get", "_try_get_data", "epoll",
-    "join", "barrier", "_communicate", "spin",
+# Where a thread waits for data, a lock or the device: files of the standard library and of torch, and in these …
+_WAITING_FILES = (
+    "multiprocessing/", "threading.py", "queue.py", "selectors.py", "socket.py", "subprocess.py", "concurrent/",
+    "asyncio/", "torch/cuda/", "torch/utils/data/", "torch/distributed/",
+)  # fmt: skip
+_WAITING = frozenset({
+    "poll", "select", "wait", "_wait", "_wait_for_tstate_lock", "acquire", "synchronize", "query", "_recv",
+    "_recv_bytes", "recv", "recv_bytes", "get", "_try_get_data", "accept", "join", "barrier", "monitored_barrier",
 })  # fmt: skip
-_PROCESS = re.compile(r'process (\d+)(?::".*")?$')
+_SPINNING = frozenset({"poll", "spin", "busy_wait", "spin_wait"})  # … and in anybody's: the name says it
+_PROCESS = re.compile(r'process (\d+)(?::".*?")?;(?=process \d|thread \()')  # a command line may hold anything
 _THREAD = re.compile(r"thread \((?:0x)?[0-9A-Fa-f]+\)(?:: (.+))?$")
 _FRAME = re.compile(r"(.*) \((.+?)(?::(\d+))?\)$")
 _OURS = ("autotuner/profiling/", "autotuner/monitor/torch/", "runpy.py", "<frozen runpy>", "<frozen importlib")
@@ -55,21 +59,21 @@ def parse_raw(text: str) -> tuple[Stack, ...]:
     for line in text.splitlines():
         path, _, count = line.rpartition(" ")
         if path and count.isdecimal():
-            found.append(_stack(path.split(";"), int(count), workers))
+            found.append(_stack(path, int(count), workers))
     return tuple(
         sorted(found, key=lambda s: (s.process != "main process", s.process, s.thread != "MainThread", s.thread))
     )
 
 
-def _stack(parts: Sequence[str], samples: int, workers: dict[str, str]) -> Stack:
+def _stack(path: str, samples: int, workers: dict[str, str]) -> Stack:
     """`workers` collects the names of the processes that were started, in order of their appearance."""
     pids: list[str] = []
-    rest = list(parts)
-    while rest and (match := _PROCESS.match(rest[0])):
+    while match := _PROCESS.match(path):
         pids.append(match[1])
-        rest.pop(0)
+        path = path[match.end() :]
+    rest = path.split(";")
     thread = "MainThread"
-    if rest and (match := _THREAD.match(rest[0])):
+    if match := _THREAD.match(rest[0]):
         thread = match[1] or "unnamed thread"
         rest.pop(0)
     process = "main process"
@@ -81,7 +85,7 @@ def _stack(parts: Sequence[str], samples: int, workers: dict[str, str]) -> Stack
 def _trim(frames: Sequence[str]) -> Sequence[str]:
     """The frames below the last one of this program; a worker process of the workload keeps what is its own."""
     last = max((i for i, frame in enumerate(frames) if any(ours in frame for ours in _OURS)), default=-1)
-    return frames[last + 1 :] or frames[-1:]
+    return frames[last + 1 :] or ["autotune's own loop"]
 
 
 def tree(stacks: Iterable[Stack]) -> Node:
@@ -104,22 +108,24 @@ def main_samples(stacks: Iterable[Stack]) -> list[Stack]:
     return [stack for stack in stacks if stack.process == "main process" and stack.thread == "MainThread"]
 
 
-def function_of(frame: str) -> str:
-    """The bare function of a frame.
+def waits(frame: str) -> bool:
+    """Whether a thread whose innermost frame this is waits for something.
 
-    >>> function_of("_ConnectionBase.poll (multiprocessing/connection.py:257)")
-    'poll'
+    >>> waits("_ConnectionBase.poll (multiprocessing/connection.py:257)"), waits("Image.read (decode.py:3)")
+    (True, False)
     """
     match = _FRAME.match(frame)
-    return (match[1] if match else frame).rpartition(".")[2]
+    if match is None:
+        return False
+    function = match[1].rpartition(".")[2]
+    return function in _SPINNING or (function in _WAITING and match[2].startswith(_WAITING_FILES))
 
 
 def waiting_ratio(stacks: Iterable[Stack]) -> float:
     """Share of the main thread's samples whose innermost function waits for something; 0 without samples."""
     ours = main_samples(stacks)
     total = sum(stack.samples for stack in ours)
-    waits = sum(stack.samples for stack in ours if stack.frames and function_of(stack.frames[-1]) in WAITING)
-    return waits / total if total else 0.0
+    return sum(stack.samples for stack in ours if stack.frames and waits(stack.frames[-1])) / total if total else 0.0
 
 
 def speedscope(stacks: Sequence[Stack], rate_per_s: float, name: str) -> Mapping[str, Any]:

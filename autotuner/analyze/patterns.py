@@ -25,12 +25,8 @@ _SPIN_SHARE = 0.20
 _SCATTERED_SECTORS = 16.0  # what coalesced 16-byte elements need: more is waste whatever the type
 _STRIDED_SECTORS = 8.0  # twice what coalesced 4-byte elements need
 _USED_BYTES = 0.5
-_SYNC_OPERATORS = (
-    "aten::_local_scalar_dense",
-    "aten::nonzero",
-    "aten::equal",
-)  # item(), bool() and int() are the first
-_OURS = "threshold: ours"
+# .item(), bool(tensor) and int(tensor) end in the first.
+_SYNC_OPERATORS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal")
 
 
 def find(
@@ -48,7 +44,7 @@ def find(
         _input_wait, _tiny_kernels, _synchronising, _pageable, _casts, _operator_storm, _recompiling, _exposed,
     )  # fmt: skip
     found = [pattern for rule in rules for pattern in rule(trace)]
-    found += [*_one_thread(trace, cpu), *_spinning_pool(trace, cpu), *_busy_waiting(cpu, stacks)]
+    found += [*_one_thread(trace, cpu), *_spinning_pool(trace, cpu), *_busy_waiting(trace, cpu, stacks)]
     found += [*_uncoalesced(trace, counters)]
     return tuple(sorted(found, key=lambda pattern: -pattern.share_ratio))
 
@@ -59,7 +55,8 @@ def _input_wait(trace: TraceSummary) -> Iterator[Pattern]:
         yield Pattern(
             "input_wait",
             "The steps wait for data",
-            f"{share:.0%} of the time is in next() of the DataLoader, {_s(trace.host.input_s / trace.steps)} a step",
+            f"{_percent(share)} of the time is in next() of the DataLoader,"
+            f" {_s(trace.host.input_s / trace.steps)} a step",
             "more workers, persistent_workers, a larger prefetch_factor; cheaper decoding and transforms",
             "threshold 10 %: ours; DS-Analyzer (VLDB 2021) measures the same stall",
             share,
@@ -74,7 +71,7 @@ def _tiny_kernels(trace: TraceSummary) -> Iterator[Pattern]:
     idle = (
         ""
         if device.graphs
-        else f"; the device waits for the host {device.idle_host_s / trace.window_s:.0%} of the time"
+        else f"; the device waits for the host {_percent(device.idle_host_s / trace.window_s)} of the time"
     )
     yield Pattern(
         "tiny_kernels",
@@ -110,8 +107,8 @@ def _synchronising(trace: TraceSummary) -> Iterator[Pattern]:
         yield Pattern(
             "synchronising",
             "The host waits for the device inside the steps",
-            f"{waits:,.0f} waits a step{f' ({names})' if names else ''}; after them the device stands idle {share:.0%}"
-            " of the time",
+            f"{waits:,.0f} waits a step{f' ({names})' if names else ''}; after them the device stands idle"
+            f" {_percent(share)} of the time",
             advice,
             "threshold 5 %: ours",
             share,
@@ -127,7 +124,7 @@ def _pageable(trace: TraceSummary) -> Iterator[Pattern]:
             "pageable_copies",
             "Copies from memory that is not pinned",
             f"{format_quantity(moved / trace.steps, 'bytes')} a step at {format_quantity(moved / total_s, 'bytes')}/s, "
-            f"{share:.0%} of the time ({rows[0].name})",
+            f"{_percent(share)} of the time ({rows[0].name})",
             "pin_memory=True in the DataLoader, or tensor.pin_memory(); then .to(device, non_blocking=True)",
             "threshold 1 %: ours; CUDA C++ Best Practices Guide, pinned memory",
             share,
@@ -140,7 +137,7 @@ def _casts(trace: TraceSummary) -> Iterator[Pattern]:
         yield Pattern(
             "casts",
             "Conversions between data types",
-            f"{trace.casts / trace.steps:,.0f} a step (aten::_to_copy), {share:.0%} of the time",
+            f"{trace.casts / trace.steps:,.0f} a step (aten::_to_copy), {_percent(share)} of the time",
             "one dtype for weights, activations and inputs; convert once, outside the step; look at autocast's regions",
             "threshold 5 %: ours",
             share,
@@ -155,7 +152,7 @@ def _operator_storm(trace: TraceSummary) -> Iterator[Pattern]:
             "operator_storm",
             "A storm of small operators",
             f"{count:,.0f} of {trace.innermost_operators / trace.steps:,.0f} operators a step take less than 10 us;"
-            f" they and the Python between them are {share:.0%} of the profiled time",
+            f" they and the Python between them are {_percent(share)} of the profiled time",
             "torch.compile, a larger batch, operators that do more at once",
             "10 us: what an operator costs in the framework, a few us, with a margin; 100 a step and 40 %: ours",
             share,
@@ -168,7 +165,7 @@ def _recompiling(trace: TraceSummary) -> Iterator[Pattern]:
         yield Pattern(
             "recompiling",
             "torch.compile translates again during the steps",
-            f"{trace.compilations} translations in {trace.steps} warm steps, {share:.0%} of the time",
+            f"{trace.compilations} translations in {trace.steps} warm steps, {_percent(share)} of the time",
             "TORCH_LOGS=recompiles says which guard failed; pad to few shapes, mark_dynamic, or dynamic=True",
             "a warm step should translate nothing; threshold 1 % of the time: ours",
             share,
@@ -182,7 +179,8 @@ def _exposed(trace: TraceSummary) -> Iterator[Pattern]:
         yield Pattern(
             "exposed_communication",
             "Communication that nothing hides",
-            f"{share:.0%} of the time only collectives run; {device.overlap_ratio:.0%} of their time is hidden",
+            f"{_percent(share)} of the time only collectives run;"
+            f" {_percent(device.overlap_ratio)} of their time is hidden",
             "other bucket sizes, gradient_as_bucket_view, overlap_comm, fewer synchronised steps (no_sync)",
             "threshold 10 %: ours",
             share,
@@ -213,28 +211,30 @@ def _spinning_pool(trace: TraceSummary, cpu: CpuUse) -> Iterator[Pattern]:
         yield Pattern(
             "spinning_pool",
             "The thread pool spins while there is nothing to compute",
-            f"its threads burn {sum(busiest) / len(busiest):.0%} of a core each, but operators run only "
-            f"{trace.host.operators_s / trace.window_s:.0%} of the time",
+            f"its threads burn {_percent(sum(busiest) / len(busiest))} of a core each, but operators run only "
+            f"{_percent(trace.host.operators_s / trace.window_s)} of the time",
             "OMP_WAIT_POLICY=passive or GOMP_SPINCOUNT=0, fewer threads; it takes the CPU from DataLoader workers",
             "20 % more than operators explain: ours",
             spun,
         )
 
 
-def _busy_waiting(cpu: CpuUse, stacks: Sequence[Stack]) -> Iterator[Pattern]:
+def _busy_waiting(trace: TraceSummary, cpu: CpuUse, stacks: Sequence[Stack]) -> Iterator[Pattern]:
     """A thread that waits w of the time sleeps w; if it burns more than 1 - w of a core, it waits awake."""
-    waits = waiting_ratio(stacks)
-    burnt = waits + cpu.main_ratio - 1
-    if waits > _SPIN_SHARE and burnt > _SPIN_SHARE:
-        yield Pattern(
-            "busy_waiting",
-            "The main thread waits by spinning",
-            f"{waits:.0%} of its samples are in functions that wait, yet it used {cpu.main_ratio:.0%} of a core: at"
-            f" least {burnt:.0%} of the time it waited awake",
-            "block instead of polling; for CUDA, cudaDeviceScheduleBlockingSync; queues with a timeout",
-            "threshold 20 %: ours",
-            burnt,
-        )
+    sampled, in_calls = waiting_ratio(stacks), trace.host.device_wait_s / trace.window_s
+    burnt = max(sampled, in_calls) + cpu.main_ratio - 1
+    if burnt <= _SPIN_SHARE:  # and so it waits for more than that: a thread burns one core at most
+        return
+    where = "samples are in functions that wait" if sampled >= in_calls else "time is in calls that wait for the device"
+    yield Pattern(
+        "busy_waiting",
+        "The main thread waits by spinning",
+        f"{_percent(max(sampled, in_calls))} of its {where}, yet it used {_percent(cpu.main_ratio)} of a core: at least"
+        f" {_percent(burnt)} of the time it waited awake",
+        "harmless while a core is free; else block instead of polling (CUDA: cudaDeviceScheduleBlockingSync)",
+        "threshold 20 %: ours",
+        burnt,
+    )
 
 
 def _uncoalesced(trace: TraceSummary, counters: Sequence[Counters]) -> Iterator[Pattern]:
@@ -269,11 +269,11 @@ def _is_scattered(sectors: float, used_ratio: float, vectorised: bool) -> bool:
 
 
 def _used(ratio: float) -> str:
-    return f", {ratio:.0%} of the bytes used" if math.isfinite(ratio) else ""
+    return f", {_percent(ratio)} of the bytes used" if math.isfinite(ratio) else ""
 
 
 def _percent(ratio: float) -> str:
-    return f"{ratio:.0%}" if math.isfinite(ratio) else "? %"
+    return f"{100 * ratio:.0f} %" if math.isfinite(ratio) else "? %"
 
 
 def _s(seconds: float) -> str:

@@ -1,12 +1,39 @@
 """A diagnosis in one sentence, with the quantities that a person would ask for."""
 
 from autotuner.analyze.shares import Shares
+from autotuner.analyze.utilisation import GpuUtilisation, explain_utilisation
 from autotuner.metrics import format_quantity
 from autotuner.types import Binding, Metrics
 
 
+GPU_SIGNALS = (
+    "gpu_busy_ratio", "sm_busy_ratio", "sm_occupancy_ratio", "tensor_busy_ratio", "fp64_busy_ratio", "fp32_busy_ratio",
+    "fp16_busy_ratio", "dram_busy_ratio", "drained_ratio",
+)  # fmt: skip
+
+
 def sentence(binding: Binding, shares: Shares, seen: Metrics) -> str:
-    """What binds, how much of a step, and how far from the machine's limit."""
+    """What binds, how much of a step, and how far from the machine's limit; on a GPU also what its counters mean."""
+    return " ".join(filter(None, (_bound(binding, shares, seen), _utilisation(seen))))
+
+
+def _utilisation(seen: Metrics) -> str:
+    if "gpu_busy_ratio" not in seen and "sm_busy_ratio" not in seen:
+        return ""
+    pipes = [seen[name] for name in ("fp64_busy_ratio", "fp32_busy_ratio", "fp16_busy_ratio") if name in seen]
+    return explain_utilisation(
+        GpuUtilisation(
+            busy_ratio=seen.get("gpu_busy_ratio"),
+            sm_ratio=seen.get("sm_busy_ratio"),
+            occupancy_ratio=seen.get("sm_occupancy_ratio"),
+            tensor_ratio=seen.get("tensor_busy_ratio"),
+            arithmetic_ratio=max(pipes, default=None),
+            dram_ratio=seen.get("dram_busy_ratio"),
+        )
+    )
+
+
+def _bound(binding: Binding, shares: Shares, seen: Metrics) -> str:
     share = shares.ratios[binding]
     match binding:
         case Binding.INPUT:
@@ -18,10 +45,14 @@ def sentence(binding: Binding, shares: Shares, seen: Metrics) -> str:
         case Binding.HOST_LAUNCH:
             return _host(share, shares, seen)
         case Binding.MEMORY_BANDWIDTH:
-            rate = format_quantity(seen.get("step_bytes", 0.0) / shares.step_s, "bytes") + "/s"
+            if "step_bytes" not in seen:
+                return f"{share:.0%} of a step moves data, by the device's own counters."
+            rate = format_quantity(seen["step_bytes"] / shares.step_s, "bytes") + "/s"
             return f"{share:.0%} of a step moves data: {rate}{_of_ceiling(binding, shares)}."
         case Binding.COMPUTE:
-            rate = flops_text(seen.get("step_flops", 0.0) / shares.step_s) + "/s"
+            if "step_flops" not in seen:
+                return f"{share:.0%} of a step is arithmetic, by the device's own counters."
+            rate = flops_text(seen["step_flops"] / shares.step_s) + "/s"
             return f"{share:.0%} of a step is arithmetic: {rate}{_of_ceiling(binding, shares)}."
     raise AssertionError(binding)
 

@@ -17,42 +17,41 @@ if TYPE_CHECKING:
     from autotuner.types import Config
 
 
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="The study: a YAML file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A parameter's value, as in batch_size=8; or a value of the file, as in workload.new_tokens=64.",
+        show_default=False,
+    ),
+]
+Best = Annotated[str | None, typer.Option(metavar="STUDY", help="What a finished study recommends, instead of a file.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--out", metavar="DIR", help="Where to write. [default: studies/profiles/NAME-TIME]", show_default=False
+    ),
+]
+Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps that profilers look at.")]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+
+
 def profile(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The study: a YAML file.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A parameter's value, as in batch_size=8; or a value of the file, as in workload.new_tokens=64.",
-            show_default=False,
-        ),
-    ] = None,
-    best: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STUDY", help="Profile what a finished study recommends, instead of a file.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="DIR",
-            help="Where to write. [default: studies/profiles/NAME-TIME]",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps that profilers look at.")] = 5,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    file: File = None,
+    settings: Settings = None,
+    best: Best = None,
+    out: Out = None,
+    steps: Steps = 5,
+    open_page: OpenPage = False,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Run one configuration, the baseline or what --set says, and show where its time goes.
+    """Show where the time of one configuration goes.
 
-    Measures a step without a profiler, then looks with torch.profiler, with py-spy and, on a GPU, with nsys and ncu
-    where they are installed. Writes a page, a Chrome trace and a speedscope file.
+    Runs the baseline, or what --set says: a step without a profiler, then under torch.profiler, beside py-spy and, on
+    a GPU, in nsys and ncu where they are installed. Writes a page, a Chrome trace and a speedscope file.
 
     If you look for nvprof: its successors are `nsys profile` for the timeline and `ncu` for counters of a kernel. This
     command runs both, and prints them ready to copy.
@@ -64,13 +63,8 @@ def profile(
 
     with _interrupted_is_one_line(as_json):
         spec, config = _chosen(file, settings or (), best, db)
-        found = profiling.profile(
-            spec,
-            config,
-            out or profiling.default_folder(spec),
-            steps=steps,
-            listener=(lambda stage: None) if as_json else say,
-        )
+        folder = out or profiling.default_folder(spec)
+        found = profiling.profile(spec, config, folder, steps=steps, listener=_ignore if as_json else say)
     if as_json:
         print(dump(profile_json(found), indent=2))
     else:
@@ -79,6 +73,10 @@ def profile(
         import webbrowser
 
         webbrowser.open(Path(found.files["page"]).as_uri())
+
+
+def _ignore(stage: str) -> None:
+    """With --json nobody is told what is being done."""
 
 
 def _chosen(file: Path | None, settings: Sequence[str], best: str | None, db: str | None) -> "tuple[StudySpec, Config]":

@@ -13,7 +13,7 @@ from autotuner.caches import last_level_cache_bytes
 from autotuner.doctor.bench import LAUNCH, QUICK, bench, better, take_between_gpus
 from autotuner.doctor.devices import cards
 from autotuner.doctor.operations import Note, Operation, operations, say_nothing
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, MachineError
 from autotuner.monitor import environment, gpu
 from autotuner.plugins import WorkerPool
 from autotuner.store import Record
@@ -57,12 +57,11 @@ def ceilings_for(
         if known and not again and (quick or _is_full(known, device)):
             return known
         note("measuring what this machine can do at most" + ("" if known else ", once"))
-        folder = record.folder(LAUNCH).parent if record else None
-        measured = measure_ceilings(device, pool=pool, quick=quick, note=note, folder=folder)
+        beside = record.folder(LAUNCH).parent if record else None
+        measured = measure_ceilings(device, pool=pool, quick=quick, note=note, folder=beside)
         if not measured.values:
-            note("what this machine can do at most could not be measured")
-            return known
-        merged = merge(known, measured) if known and known.environment == measured.environment else measured
+            raise MachineError("nothing could be measured")
+        merged = merge(known, measured) if known else measured
         if record:
             record.append_ceilings(merged)
     except AutotuneError as error:
@@ -78,7 +77,12 @@ def _is_full(known: Ceilings, device: str) -> bool:
 
 
 def merge(known: Ceilings, measured: Ceilings) -> Ceilings:
-    """What was measured now, and what is known of the rest; a disturbed value replaces no undisturbed one."""
+    """What was measured now, and what is known of the rest; a disturbed value replaces no undisturbed one.
+
+    What was measured on another machine, for its GPU was the free one, is left alone.
+    """
+    if known.environment != measured.environment:
+        return measured
     kept = {name for name in measured.contended if name in known.values and name not in known.contended}
     fresh = {name: value for name, value in measured.values.items() if name not in kept}
     contended = (set(measured.contended) - kept) | (set(known.contended) - fresh.keys())

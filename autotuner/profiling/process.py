@@ -1,6 +1,7 @@
 """One process tree with a time limit, its output capped in a file, and gone when this returns."""
 
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -34,6 +35,18 @@ def run(name: str, argv: Sequence[str], log: Path, limit_s: float, stdout: Path 
         return _run(name, argv, log, limit_s, None)
     with stdout.open("wb") as file:
         return _run(name, argv, log, limit_s, file.fileno())
+
+
+def ending(code: int, log: Path) -> str:
+    """How a process ended that should not have: its signal, the exception in its last words, or its exit code."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return (
+        lines[-1][:300]
+        if lines and re.match(r"[\w.]*(Error|Exception|Interrupt)\b", lines[-1])
+        else f"exit code {code}"
+    )
 
 
 def _run(name: str, argv: Sequence[str], log: Path, limit_s: float, stdout: int | None) -> int:

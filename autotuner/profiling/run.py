@@ -90,9 +90,7 @@ def _run_child(request: Request, spec: StudySpec) -> Answer:
     limit_s = spec.protocol.time_limit_s * _LONGER["measure"] + request.sample_s
     code = process.run("the profiled process", nsight.child_command(request.save()), log, limit_s)
     if code or not request.answer_path.is_file():
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        what = lines[-1].strip()[:300] if lines else f"exit code {code}"
-        raise MachineError(f"the profiled process failed: {what}", f"its output is in {log}")
+        raise MachineError(f"the profiled process failed: {process.ending(code, log)}", f"its output is in {log}")
     answer = Answer.load(request.answer_path)
     kind, message = answer.failure
     if kind == FailureKind.INVALID_CONFIG:

@@ -12,7 +12,7 @@ from autotuner.analyze.trace import DeviceTime, Row
 from autotuner.metrics import format_quantity
 from autotuner.report.profile_figures import flame_figure, lanes_figure, parts_table, stacked_bar
 from autotuner.report.profile_parts import Part, caution, device_parts, host_parts, throughput, title
-from autotuner.report.text import duration, factor, percent, plural, spell
+from autotuner.report.text import factor, percent, plural, spell
 
 _MOST_ROWS = 30
 _FEW_ROWS = 12
@@ -55,7 +55,11 @@ def _head(found: Profile) -> str:
     rate = throughput(found)
     numbers = [
         ("a step", _s(found.step_s), f"±{percent(found.step_precision_ratio)}, without a profiler"),
-        *([(f"{rate[0]} a second", f"{rate[1]:,.4g}", "without a profiler")] if rate else []),
+        *(
+            [(f"{rate[0]} a second", format_quantity(rate[1], "1/s").removesuffix(" /s"), "without a profiler")]
+            if rate
+            else []
+        ),
         ("under torch.profiler", factor(found.slowdown_ratio), f"as long a step; {plural(found.trace.steps, 'step')}"),
         ("cores at work", f"{found.cpu.process_ratio:.2f}", f"{found.cpu.main_ratio:.2f} in the main thread"),
     ]
@@ -79,7 +83,7 @@ def _times(found: Profile) -> str:
         queue = f'<p class="soft small">{escape(_queue(seen.device))}</p>'
         content = ["<h3>GPU</h3>", *_split(device_parts(seen.device), found), queue, *content]
     text = (
-        f"{plural(seen.steps, 'step')} under torch.profiler, {duration(seen.window_s)} together. The profiler slows"
+        f"{plural(seen.steps, 'step')} under torch.profiler, {_s(seen.window_s)} together. The profiler slows"
         " small operators down, so that shares are more honest than times."
     )
     return _section("Where the time goes", text, *content)

@@ -136,8 +136,10 @@ def bound_sentence(diagnosis: Diagnosis | None) -> str:
     """What binds, whether a probe has confirmed it, the numbers, and what to move next; empty if nothing is known."""
     if diagnosis is None:
         return ""
-    if diagnosis.binding in (Binding.UNKNOWN, Binding.INVALID):
-        return f"{diagnosis.binding}: {diagnosis.sentence}"
+    if diagnosis.binding is Binding.INVALID:
+        return diagnosis.sentence
+    if diagnosis.binding is Binding.UNKNOWN:
+        return f"unknown: {diagnosis.sentence}"
     proof = "confirmed by relief" if diagnosis.confirmed else "likely"
     advice = f" Next: {', '.join(diagnosis.try_next)}." if diagnosis.try_next else ""
     return f"{diagnosis.binding.replace('_', ' ')} ({proof}): {diagnosis.sentence}{advice}"

@@ -34,13 +34,11 @@ def open_channels(routes: Iterable[Route], tally: Tally) -> Live | None:
     channels: defaultdict[Signal, list[Any]] = defaultdict(list)
     for route in routes:
         try:
-            channels[route.signal].append(_open_channel(route, tally))
-        except (
-            ImportError,
-            OSError,
-            ValueError,
-        ) as error:  # not installed, a port that is taken, a compression unheard of
+            channel = _open_channel(route, tally)
+        except (ImportError, OSError, ValueError) as error:  # not installed, a taken port, a setting nobody can mean
             _logger.warning("telemetry: no %s by %s: %s", route.signal, route.protocol or route.exporter, error)
+        else:
+            channels[route.signal].append(channel)
     if not channels:
         return None
     name = os.environ.get("OTEL_SERVICE_NAME") or NAME

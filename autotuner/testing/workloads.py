@@ -9,7 +9,7 @@ from typing import Any
 
 from autotuner.plugins import Step, Workload
 from autotuner.testing.options import check_options
-from autotuner.types import Config
+from autotuner.types import Binding, Config
 
 PRELOAD_LIMIT_S = 300.0
 _PRELOAD = """
@@ -46,6 +46,7 @@ def check_workload(
         check_steps(workload, config, device)
     check_outputs(workload, configs, device)
     check_live(workload, configs, device, tolerance_ratio)
+    check_relief(workload, configs, device)
 
 
 def check_preload(workload: Workload) -> None:
@@ -108,6 +109,22 @@ def check_live(workload: Workload, configs: Sequence[Config], device: str, toler
         for name in _compared(fresh):
             _assert_near(outputs[name], fresh[name], tolerance_ratio, f"live {changed}: {name}")
     assert seen == live, f"give a configuration that changes only {', '.join(sorted(live - seen))}, which is live"
+
+
+def check_relief(workload: Workload, configs: Sequence[Config], device: str) -> None:
+    """Check that every relief says what is left, can be stepped, and leaves no trace in the outputs."""
+    for config in configs:
+        with workload.open(config, device) as opened:
+            relieve = getattr(opened, "relieve", lambda resource, config: None)
+            before = opened.outputs(config, None)
+            for resource in Binding:
+                relief = relieve(resource.value, config)
+                if relief is None:
+                    continue
+                with relief as left:
+                    assert 0 <= left <= 1, f"relief of {resource} leaves {left} of the demand"
+                    opened.step(config)
+                _assert_equal(before, opened.outputs(config, None), f"after relief of {resource} outputs are as before")
 
 
 def fresh_outputs(

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from autotuner.errors import UnsupportedError
 from autotuner.plugins import Step
 from autotuner.types import Config
-
-if TYPE_CHECKING:
-    from autotuner.workloads.ceilings import Run
+from autotuner.workloads.operation import Run
 
 _JOIN_LIMIT_S = 60  # the other process imports torch first
 _END_LIMIT_S = 10
@@ -27,7 +25,7 @@ _BATCH_BYTES, _LARGEST_BATCH = 2**22, 50  # small messages in batches, so that t
 
 
 @contextmanager
-def between_two(device: str) -> Iterator["Run"]:
+def between_two(device: str) -> Iterator[Run]:
     """Sum up messages of `message_bytes` over two processes; counts operations, and the bytes of the messages.
 
     Raises:
@@ -49,7 +47,6 @@ def _step(messages: "Messages", orders: IO[bytes], config: Config) -> Step:
     message_bytes = int(config.get("message_bytes") or 8)
     count = min(max(1, _BATCH_BYTES // message_bytes), _LARGEST_BATCH)
     orders.write(f"{message_bytes} {count}\n".encode())
-    orders.flush()
     messages.reduce(message_bytes, count)
     return Step(work={"operations": float(count), "bytes": float(count * message_bytes)})
 
@@ -81,7 +78,7 @@ def _other_process(backend: str, store: Path) -> Iterator[IO[bytes]]:
     """A fresh interpreter: this process may have threads, and a GPU, that do not survive a fork."""
     argv = [sys.executable, "-m", "autotuner.workloads.allreduce", backend, str(store)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment, bufsize=0) as process:
         assert process.stdin is not None
         try:
             yield process.stdin

@@ -14,8 +14,8 @@ from autotuner.errors import InvalidConfigError
 from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
 from autotuner.types import Config
 from autotuner.workloads import allreduce, device_rates, file_reads
+from autotuner.workloads.operation import Run
 
-Run = Callable[[Config], Step]
 Opener = Callable[["Ceiling", str], AbstractContextManager[Run]]
 
 
@@ -45,7 +45,7 @@ class Ceiling(Workload):
     cache_bytes: int = Field(2**25, ge=0, description="All last-level caches of the CPU: its arrays are 4 times that.")
     threads: int | None = Field(None, ge=1, description="Of the CPU's operations; null leaves torch's default.")
     folder: str | None = Field(None, description="Where the file lies that is read; default the temporary folder.")
-    file_bytes: int = Field(2**27, ge=2**23, description="Size of that file.")
+    file_bytes: int = Field(2**27, gt=0, multiple_of=2**23, description="Size of that file.")
 
     traits: ClassVar[Mapping[str, Trait]] = {
         "operation": Trait(live=True, text="what one step does: " + ", ".join(OPERATIONS)),
@@ -85,7 +85,6 @@ class OpenCeiling:
             raise InvalidConfigError(f"unknown operation {name!r}: use one of {', '.join(OPERATIONS)}")
         if self._run is None or name != self._name:
             self._run = None  # first: what goes wrong below must not leave a closed operation behind
-            self._resources.close()
             self._run = self._resources.enter_context(OPERATIONS[name](self._options, self._device))
             self._name = name
         return self._run(config)

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autotuner.errors import UnsupportedError
 from autotuner.plugins import Step
 from autotuner.types import Config
-
-if TYPE_CHECKING:
-    from autotuner.workloads.ceilings import Run
+from autotuner.workloads.operation import Run
 
 LAUNCHES = 1000  # tiny operations in a step
 SMALLEST_SIDE, LARGEST_SIDE = 256, 8192
@@ -43,7 +41,7 @@ def _wait(device: str) -> None:
 
 
 @contextmanager
-def matmul(form: str, device: str) -> Iterator["Run"]:
+def matmul(form: str, device: str) -> Iterator[Run]:
     """Products of square matrices of random numbers; 2 n³ FLOPs each.
 
     Random, because the power that zeros do not draw lets a GPU clock higher than any real product may.
@@ -154,7 +152,7 @@ def _float8_product(form: str, side: int, device: str) -> Callable[[], object]:
 
 
 @contextmanager
-def copy(device: str, cache_bytes: int) -> Iterator["Run"]:
+def copy(device: str, cache_bytes: int) -> Iterator[Run]:
     """STREAM's copy, c = a: counts what is read and what is written."""
     (source, target), repeats, seen = _arrays(2, device, cache_bytes)
 
@@ -168,7 +166,7 @@ def copy(device: str, cache_bytes: int) -> Iterator["Run"]:
 
 
 @contextmanager
-def triad(device: str, cache_bytes: int) -> Iterator["Run"]:
+def triad(device: str, cache_bytes: int) -> Iterator[Run]:
     """STREAM's triad, a = b + s c: counts what is read and what is written."""
     import torch
 
@@ -202,7 +200,7 @@ def _arrays(count: int, device: str, cache_bytes: int) -> tuple[list[Any], int, 
 
 
 @contextmanager
-def upload(device: str, *, pinned: bool) -> Iterator["Run"]:
+def upload(device: str, *, pinned: bool) -> Iterator[Run]:
     """From host memory to the device; pinned memory is copied without the driver's own buffer between."""
     import torch
 
@@ -220,7 +218,7 @@ def upload(device: str, *, pinned: bool) -> Iterator["Run"]:
 
 
 @contextmanager
-def launch(device: str) -> Iterator["Run"]:
+def launch(device: str) -> Iterator[Run]:
     """Operations on a single number, called from Python: what the host needs to hand out one."""
     import torch
 
@@ -236,7 +234,7 @@ def launch(device: str) -> Iterator["Run"]:
 
 
 @contextmanager
-def graph_launch(device: str) -> Iterator["Run"]:
+def graph_launch(device: str) -> Iterator[Run]:
     """The same operations, captured once in a CUDA graph and replayed: what one of its nodes costs."""
     import torch
 

@@ -1,26 +1,25 @@
 """What one reader gets of a file: from the disk, and from the kernel's page cache."""
 
+import ctypes
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from autotuner.errors import UnsupportedError
 from autotuner.plugins import Step
 from autotuner.types import Config
-
-if TYPE_CHECKING:
-    from autotuner.workloads.ceilings import Run
+from autotuner.workloads.operation import Run
 
 CHUNK_BYTES = 2**23
-_PAGE_BYTES = 2**12
 
 
 @contextmanager
-def disk_read(folder: str | None, file_bytes: int) -> Iterator["Run"]:
+def disk_read(folder: str | None, file_bytes: int) -> Iterator[Run]:
     """Reads of what the kernel has been told to forget, one large piece after the other.
 
     Told is not done: a file system in memory forgets nothing, and the cache of a disk, or of the host below a virtual
@@ -32,7 +31,7 @@ def disk_read(folder: str | None, file_bytes: int) -> Iterator["Run"]:
     with _file(folder, file_bytes) as descriptor:
         os.fsync(descriptor)  # only pages that are on the disk can be forgotten
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        if not _is_cold(descriptor):
+        if pages_in_memory(descriptor, file_bytes):
             raise UnsupportedError("the file stays in memory: no disk can be read here, try another folder")
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # nothing ahead: a step reads what it counts
         chunk, places = bytearray(CHUNK_BYTES), cycle(_places(file_bytes))
@@ -49,7 +48,7 @@ def disk_read(folder: str | None, file_bytes: int) -> Iterator["Run"]:
 
 
 @contextmanager
-def page_cache_read(folder: str | None, file_bytes: int) -> Iterator["Run"]:
+def page_cache_read(folder: str | None, file_bytes: int) -> Iterator[Run]:
     """The same reads of a file that has just been written, and so is in memory."""
     with _file(folder, file_bytes) as descriptor:
         chunk, places = bytearray(CHUNK_BYTES), cycle(_places(file_bytes))
@@ -88,12 +87,14 @@ def _places(file_bytes: int) -> range:
     return range(0, file_bytes - CHUNK_BYTES + 1, CHUNK_BYTES)
 
 
-def _is_cold(descriptor: int, place: int = 0) -> bool:
-    """Whether the page at `place` must come from a disk; False where the kernel cannot tell."""
-    try:
-        os.preadv(descriptor, [bytearray(_PAGE_BYTES)], place, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:  # tmpfs before Linux 6.6, sandboxes
-        return False
-    return False
+def pages_in_memory(descriptor: int, file_bytes: int) -> int:
+    """How many of a file's pages are in memory now; all of them where the kernel does not tell. Reads none (mincore).
+
+    preadv2 with RWF_NOWAIT would be simpler, but it begins to read, and a fast disk has answered before it looks.
+    """
+    pages = (ctypes.c_ubyte * (file_bytes // mmap.PAGESIZE))()
+    with mmap.mmap(descriptor, file_bytes) as mapped:
+        first = ctypes.c_char.from_buffer(mapped)
+        failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), file_bytes, pages)
+        del first  # or the mapping could not be closed
+    return len(pages) if failed else sum(page & 1 for page in pages)

@@ -1,4 +1,7 @@
-"""The short tables that the scripts of this folder print last: `table.py tests JUNIT`, `table.py studies JSON…`."""
+"""The short tables that the scripts of this folder print last.
+
+`table.py tests JUNIT`, `table.py studies JSON…`, `table.py ceilings JSON…`.
+"""
 
 import json
 import sys
@@ -37,6 +40,28 @@ def studies(paths: list[Path]) -> None:
         print(f"{'':14} {found['trials']} trials, failures {found['failures']}, limits broken {broken(found)}")
 
 
+SEEN = {  # on an H200, by hand: what a ceiling should come near to
+    "copy_bytes_per_s": "4.3e12",
+    "matmul_bfloat16_flops_per_s": "7.7e14 to 8.9e14",
+}
+
+
+def ceilings(paths: list[Path]) -> None:
+    """One line a ceiling: its value in every run, SI units, and what was seen on an H200."""
+    runs = [json.loads(path.read_text() or "{}") for path in paths]
+    names = list(dict.fromkeys(name for run in runs for name in run.get("ceilings", {})))
+    print(f"{'ceiling':34} {'unit':8} {'seen on an H200':18} " + " ".join(f"{path.stem:>12}" for path in paths))
+    for name in names:
+        found = [run.get("ceilings", {}).get(name) for run in runs]
+        unit = next(each["unit"] for each in found if each)
+        values = [f"{each['value']:.3g}{'*' if each['disturbed'] else ''}" if each else "-" for each in found]
+        print(f"{name:34} {unit:8} {SEEN.get(name, ''):18} " + " ".join(f"{value:>12}" for value in values))
+    for path, run in zip(paths, runs, strict=True):
+        told = [each["sentence"] for each in run.get("findings", [])]
+        for note in [*run.get("notes", ["no result: see the log"]), *told]:
+            print(f"{path.stem}: {note}")
+
+
 def number(value: float | None, form: str) -> str:
     """A number, or a dash where there is none."""
     return "-" if value is None else format(value, form)
@@ -57,4 +82,4 @@ if __name__ == "__main__":
     if what == "tests":
         tests(Path(names[0]))
     else:
-        studies([Path(name) for name in names])
+        {"studies": studies, "ceilings": ceilings}[what]([Path(name) for name in names])

@@ -8,9 +8,8 @@ normalisation bound by memory here?) is settled by a measurement of its own, see
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from labelled.part import PartSpec
-
 from autotuner.types import Binding, Value
+from labelled.part import PartSpec
 
 INPUT, HOST, MEMORY, COMPUTE = Binding.INPUT, Binding.HOST_LAUNCH, Binding.MEMORY_BANDWIDTH, Binding.COMPUTE
 COMMUNICATION, CAPACITY, UNKNOWN, INVALID = Binding.COMMUNICATION, Binding.CAPACITY, Binding.UNKNOWN, Binding.INVALID
@@ -154,20 +153,42 @@ def _capacities() -> Iterator[Case]:
     gains = part("batch", item_bytes=2**24)
     fixed = part("calls", 400, what="adds")
     weights = part("dense", rows=1, layers=32)
-    yield Case("capacity: launches, near the limit", "capacity", (CAPACITY,), (gains, fixed), batch=(2, 4, 8), room_ratio=1.05)
-    yield Case("capacity: weights, near the limit", "capacity", (CAPACITY,), (gains, weights), batch=(2, 4, 8), room_ratio=1.04)
-    yield Case("capacity: launches, next to a failure", "capacity", (CAPACITY,), (gains, fixed), batch=(2, 4, 8), next_fails=True)
-    yield Case("capacity: weights, next to a failure", "capacity", (CAPACITY,), (gains, weights), batch=(2, 4, 8), next_fails=True)
+    yield Case(
+        "capacity: launches, near the limit", "capacity", (CAPACITY,), (gains, fixed), batch=(2, 4, 8), room_ratio=1.05
+    )
+    yield Case(
+        "capacity: weights, near the limit", "capacity", (CAPACITY,), (gains, weights), batch=(2, 4, 8), room_ratio=1.04
+    )
+    yield Case(
+        "capacity: launches, next to a failure",
+        "capacity",
+        (CAPACITY,),
+        (gains, fixed),
+        batch=(2, 4, 8),
+        next_fails=True,
+    )
+    yield Case(
+        "capacity: weights, next to a failure",
+        "capacity",
+        (CAPACITY,),
+        (gains, weights),
+        batch=(2, 4, 8),
+        next_fails=True,
+    )
     # near the limit as well, but a larger batch would gain nothing
     full = part("batch", item_bytes=2**24, products=512)
-    yield Case("capacity: full, but arithmetic binds", "capacity", (COMPUTE,), (full,), batch=(2, 4, 8), room_ratio=1.05)
+    yield Case(
+        "capacity: full, but arithmetic binds", "capacity", (COMPUTE,), (full,), batch=(2, 4, 8), room_ratio=1.05
+    )
     yield Case("capacity: half full", "capacity", (HOST,), (gains, fixed), batch=(1, 2, 4), room_ratio=2.0)
 
 
 def _mixtures() -> Iterator[Case]:
     """70 % of one, 30 % of another: the larger binds."""
-    kinds = {"input": (SLEEPING, INPUT), "decoding": (DECODING, INPUT), "host": (TINY, HOST), "memory": (STREAM, MEMORY),
-             "compute": (PRODUCT, COMPUTE), "link": (REDUCE, COMMUNICATION)}  # fmt: skip
+    kinds = {
+        "input": (SLEEPING, INPUT), "decoding": (DECODING, INPUT), "host": (TINY, HOST), "memory": (STREAM, MEMORY),
+        "compute": (PRODUCT, COMPUTE), "link": (REDUCE, COMMUNICATION),
+    }  # fmt: skip
     pairs = (
         ("input", "compute"), ("compute", "input"), ("link", "compute"), ("compute", "link"), ("memory", "compute"),
         ("compute", "memory"), ("host", "memory"), ("memory", "host"), ("host", "compute"), ("compute", "host"),
@@ -183,18 +204,25 @@ def _mixtures() -> Iterator[Case]:
 def _halves() -> Iterator[Case]:
     """45 % each, and 10 % asleep: nobody binds alone; naming either is no mistake, anything else is."""
     pairs = (
-        ((SLEEPING, INPUT), (PRODUCT, COMPUTE)), ((STREAM, MEMORY), (PRODUCT, COMPUTE)), ((TINY, HOST), (STREAM, MEMORY)),
-        ((REDUCE, COMMUNICATION), (PRODUCT, COMPUTE)), ((TINY, HOST), (SLEEPING, INPUT)),
-        ((REDUCE, COMMUNICATION), (STREAM, MEMORY)),
+        ((SLEEPING, INPUT), (PRODUCT, COMPUTE)), ((STREAM, MEMORY), (PRODUCT, COMPUTE)),
+        ((TINY, HOST), (STREAM, MEMORY)), ((REDUCE, COMMUNICATION), (PRODUCT, COMPUTE)),
+        ((TINY, HOST), (SLEEPING, INPUT)), ((REDUCE, COMMUNICATION), (STREAM, MEMORY)),
     )  # fmt: skip
     for (one, first), (two, second) in pairs:
-        yield Case(
-            f"45/45: {first}, {second}", "halves", (UNKNOWN, first, second), (one, two, IDLE), (0.45, 0.45, 0.1)
-        )
+        yield Case(f"45/45: {first}, {second}", "halves", (UNKNOWN, first, second), (one, two, IDLE), (0.45, 0.45, 0.1))
 
 
 def _unknowns() -> Iterator[Case]:
-    amounts = {"sleep": 10, "lock": 5, "command": 5, "sync_to_disk": 6, "sorting": 1, "unique": 4, "search": 2, "scan": 2}
+    amounts = {
+        "sleep": 10,
+        "lock": 5,
+        "command": 5,
+        "sync_to_disk": 6,
+        "sorting": 1,
+        "unique": 4,
+        "search": 2,
+        "scan": 2,
+    }
     for what, amount in amounts.items():
         yield Case(f"unknown: {what.replace('_', ' ')}", "unknown", (UNKNOWN,), (part("odd", amount, what=what),))
 
@@ -202,5 +230,7 @@ def _unknowns() -> Iterator[Case]:
 def _invalids() -> Iterator[Case]:
     yield Case("invalid: a product among hogs", "invalid", (INVALID,), (part("matmul", n=1024, sets=1),), hogs=2)
     yield Case("invalid: a stream among hogs", "invalid", (INVALID,), (part("stream", 3, what="triad"),), hogs=2)
-    yield Case("invalid: small operations among hogs", "invalid", (INVALID,), (part("calls", 400, what="adds"),), hogs=2)
+    yield Case(
+        "invalid: small operations among hogs", "invalid", (INVALID,), (part("calls", 400, what="adds"),), hogs=2
+    )
     yield Case("invalid: a decoder among hogs", "invalid", (INVALID,), (part("loader", 16, what="decoding"),), hogs=2)

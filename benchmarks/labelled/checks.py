@@ -1,12 +1,11 @@
-"""Is the truth of a case true on this machine? Looked at apart from what the diagnosis sees, in processes of its own."""
+"""Is the truth of a case true on this machine? Looked at apart from the diagnosis, in processes of its own."""
 
 from typing import TYPE_CHECKING
 
+from autotuner.types import Binding
 from labelled.cases import Case
 from labelled.part import PartSpec
 from labelled.yardsticks import product, stream
-
-from autotuner.types import Binding
 
 if TYPE_CHECKING:
     from labelled.lab import Lab
@@ -58,7 +57,9 @@ def _efficiency(lab: "Lab", case: Case, part: PartSpec) -> dict[str, float]:
     else:
         unit, yardstick = "bytes", stream("triad", lab.device)
     pair = (part, yardstick)
-    done, own = (work / time_s for work, time_s in zip(lab.part_values(pair, unit), lab.part_values(pair, "s"), strict=True))
+    done, own = (
+        work / time_s for work, time_s in zip(lab.part_values(pair, unit), lab.part_values(pair, "s"), strict=True)
+    )
     if done < EFFICIENCY * own:
         raise UnclearError(f"only {done / own:.0%} of the machine's rate")
     return {"efficiency_ratio": done / own}

@@ -65,8 +65,7 @@ def _small_products(device: str) -> Call:
 def _narrow_layers(device: str) -> Call:
     import torch
 
-    layers = torch.nn.Sequential(*[torch.nn.Linear(WIDTH, WIDTH, device=device) for _ in range(8)])
-    return layers
+    return torch.nn.Sequential(*[torch.nn.Linear(WIDTH, WIDTH, device=device) for _ in range(8)])
 
 
 def _modules(device: str) -> Call:

@@ -19,7 +19,9 @@ class Loader(Part):
 
     forks: ClassVar[bool] = True
 
-    def __init__(self, device: str, amount: int, what: str = "sleeping", workers: int = 0, unit_s: float = 1e-3) -> None:
+    def __init__(
+        self, device: str, amount: int, what: str = "sleeping", workers: int = 0, unit_s: float = 1e-3
+    ) -> None:
         super().__init__(device, amount)
         self._workers, self._dataset = workers, DATASETS[what](unit_s)
         self._resident: Any = None

@@ -10,6 +10,27 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from autotuner.diagnosing import examine
+from autotuner.executors.process import ProcessExecutor
+from autotuner.jobs import Jobs
+from autotuner.metrics import median, value_of
+from autotuner.monitor.host import MAX_FOREIGN_RATIO, HostProbe, HostReader
+from autotuner.monitor.torch import TorchProbe
+from autotuner.plugins import Job, WorkerPool
+from autotuner.spec.expressions import Limit
+from autotuner.spec.model import EquivalenceRules, Objective, Parameter, StudySpec
+from autotuner.types import (
+    Binding,
+    Config,
+    Diagnosis,
+    Failure,
+    FailureKind,
+    Measurement,
+    MeasurementProtocol,
+    Origin,
+    Outcome,
+    Trial,
+)  # fmt: skip
 from labelled.cases import Case
 from labelled.checks import UnclearError, check
 from labelled.opponent import Profile, by_utilisation, generous, strict
@@ -18,29 +39,18 @@ from labelled.profiled import Profiled, profile_of
 from labelled.workload import Labelled
 from labelled.yardsticks import measure_ceilings
 
-from autotuner.diagnosing import examine
-from autotuner.executors.process import ProcessExecutor
-from autotuner.jobs import Jobs
-from autotuner.metrics import median, value_of
-from autotuner.monitor.host import MAX_FOREIGN_RATIO, MAX_STEAL_RATIO, HostProbe, HostReader
-from autotuner.monitor.torch import TorchProbe
-from autotuner.plugins import Job, WorkerPool
-from autotuner.spec.expressions import Limit
-from autotuner.spec.model import EquivalenceRules, Objective, Parameter, StudySpec
-from autotuner.types import (
-    Binding, Ceilings, Config, Diagnosis, Failure, FailureKind, Measurement, MeasurementProtocol, Origin, Outcome, Trial,
-)  # fmt: skip
-
 PROTOCOL = MeasurementProtocol(
     block_s=0.04, warmup_min_s=0.1, warmup_max_s=0.6, min_measure_s=0.4, max_measure_s=1.0, precision_ratio=0.04,
     contended_retries=1, time_limit_s=60.0,
 )  # fmt: skip
 QUICK = replace(PROTOCOL, min_measure_s=0.2, max_measure_s=0.4)
-TRACED = replace(PROTOCOL, block_s=1e-3, warmup_min_s=0.0, warmup_max_s=0.0, min_blocks=1, min_measure_s=0.0, max_measure_s=0.0)
+TRACED = replace(
+    PROTOCOL, block_s=1e-3, warmup_min_s=0.0, warmup_max_s=0.0, min_blocks=1, min_measure_s=0.0, max_measure_s=0.0
+)
 STEP_S = 0.04  # of a composed case
 ATTEMPTS = 3
 PATIENCE_S = 20.0  # for somebody else's work to end
-QUIET_LOOK_S = 0.2
+QUIET_LOOK_S, QUIET_LOOKS = 0.15, 2
 CONFIG: Config = {"batch_size": 1}
 
 
@@ -93,7 +103,10 @@ class Lab:
         """Compose, check, measure, diagnose; measured again when somebody else disturbed it."""
         began_s = time.perf_counter()
         result = Result(case, case.truth, None)
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts = 0
+        while attempts < ATTEMPTS:
+            attempts += 1
+            self.wait_for_quiet()
             try:
                 parts = self._composed(case)
                 truth, seen = check(self, case, parts)
@@ -107,7 +120,7 @@ class Lab:
         else:
             if result.answer is not None:
                 result = replace(result, answer=None, skipped=result.answer.sentence)
-        return replace(result, attempts=attempt, duration_s=time.perf_counter() - began_s)
+        return replace(result, attempts=attempts, duration_s=time.perf_counter() - began_s)
 
     def part_values(self, parts: tuple[PartSpec, ...], name: str, config: Config = CONFIG) -> list[float]:
         """What each part tells ("s", "flops", "bytes"), medians of a quick run in a process of its own.
@@ -126,11 +139,10 @@ class Lab:
 
     def wait_for_quiet(self) -> None:
         """Wait until nobody else uses the cores, at most as long as the patience lasts."""
-        reader, deadline_s = HostReader(), time.monotonic() + self.patience_s
-        while time.monotonic() < deadline_s:
+        reader, quiet, deadline_s = HostReader(), 0, time.monotonic() + self.patience_s
+        while quiet < QUIET_LOOKS and time.monotonic() < deadline_s:
             time.sleep(QUIET_LOOK_S)
-            if reader.read().get("cpu_foreign_ratio", 0.0) < MAX_FOREIGN_RATIO:
-                return
+            quiet = quiet + 1 if reader.read().get("cpu_foreign_ratio", 0.0) < MAX_FOREIGN_RATIO else 0
 
     def _attempt(self, case: Case, parts: tuple[PartSpec, ...]) -> Result:
         limit_bytes = math.inf
@@ -158,7 +170,9 @@ class Lab:
         keys = [part.model_dump_json() for part in case.parts]
         bulk = [resized(part, 0.3 * STEP_S / self._units_s[key]) for part, key in zip(case.parts, keys, strict=True)]
         times_s = self.part_values(tuple(bulk), "s")
-        units_s = [time_s * part.amount / big.amount for time_s, part, big in zip(times_s, case.parts, bulk, strict=True)]
+        units_s = [
+            time_s * part.amount / big.amount for time_s, part, big in zip(times_s, case.parts, bulk, strict=True)
+        ]
         return tuple(
             resized(part, share * STEP_S / unit_s)
             for part, share, unit_s in zip(case.parts, case.shares, units_s, strict=True)

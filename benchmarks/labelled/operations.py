@@ -92,10 +92,8 @@ def conv2d(device: str, amount: int, channels: int = 64, size: int = 56, batch: 
     """3 x 3 convolutions."""
     import torch.nn.functional as functional
 
-    bank = [
-        (_random((batch, channels, size, size), "float32", device), _random((channels, channels, 3, 3), "float32", device))
-        for _ in range(sets)
-    ]  # fmt: skip
+    images, kernels = (batch, channels, size, size), (channels, channels, 3, 3)
+    bank = [(_random(images, "float32", device), _random(kernels, "float32", device)) for _ in range(sets)]
     flops = 2.0 * batch * size**2 * channels**2 * 9
     return Bank(device, amount, bank, [lambda x, w: functional.conv2d(x, w, padding=1)], flops)
 
@@ -176,7 +174,9 @@ def rows(device: str, amount: int, what: str = "softmax", height: int = 512, wid
     return Bank(device, amount, bank, [chains[what]])
 
 
-def gather(device: str, amount: int, table_rows: int = 2**16, width: int = 1024, picks: int = 512, sets: int = 16) -> Bank:
+def gather(
+    device: str, amount: int, table_rows: int = 2**16, width: int = 1024, picks: int = 512, sets: int = 16
+) -> Bank:
     """Rows of a large table in random order, as an embedding reads them."""
     import torch
 

@@ -1,6 +1,6 @@
 """What others would have said of the same runs: the five thresholds of torch-tb-profiler 0.4.3, and a utilisation rule.
 
-The thresholds are those of `torch_tb_profiler/profiler/data.py`, in the order in which it gives its advice: DataLoader
+The thresholds are those of `torch_tb_profiler/profiler/data.py`, in the order in which it gives advice: DataLoader
 over 5 % of a step, communication over 10 %, GPU utilisation under 50 %, tensor cores unused although eligible operations
 run, peak device memory over 90 %. A step is divided among exclusive roles as its `overall_parser.py` does it:
 communication before data loading before operators; on a GPU kernels come first.
@@ -23,10 +23,13 @@ BUSY_RATIO = 0.8  # of the cores: what people call busy
 
 # Operators that could use tensor cores, as torch-tb-profiler lists them (forward ones).
 ELIGIBLE = frozenset(
-    "aten::_convolution aten::conv1d aten::conv2d aten::conv3d aten::convolution aten::prelu aten::addmm aten::addmv "
-    "aten::addr aten::matmul aten::mm aten::mv aten::linear aten::addbmm aten::baddbmm aten::bmm "
-    "aten::chain_matmul aten::linalg_multi_dot aten::lstm_cell aten::gru_cell aten::rnn_tanh_cell".split()
-)
+    "aten::" + name
+    for name in (
+        "_convolution", "conv1d", "conv2d", "conv3d", "convolution", "prelu", "addmm", "addmv", "addr", "matmul",
+        "mm", "mv", "linear", "addbmm", "baddbmm", "bmm", "chain_matmul", "linalg_multi_dot", "lstm_cell", "gru_cell",
+        "rnn_tanh_cell",
+    )
+)  # fmt: skip
 COMMUNICATION = frozenset(
     f"{library}:{name}" for library in ("gloo", "nccl")
     for name in ("broadcast", "reduce", "all_reduce", "all_gather", "reduce_scatter")
@@ -109,7 +112,9 @@ def exclusive_ratios(roles: Mapping[str, Ranges], begin: float, end: float) -> d
     shares = {}
     for role, ranges in roles.items():
         before = _length(taken)
-        taken = _merged(taken + [(max(begin, low), min(end, high)) for low, high in ranges if low < end and high > begin])
+        taken = _merged(
+            taken + [(max(begin, low), min(end, high)) for low, high in ranges if low < end and high > begin]
+        )
         shares[role] = (_length(taken) - before) / (end - begin)
     return shares
 

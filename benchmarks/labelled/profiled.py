@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Any, Literal
 
-from labelled.opponent import COMMUNICATION, ELIGIBLE, Profile, Ranges, exclusive_ratios
-from labelled.workload import Labelled
-
 from autotuner.metrics import median
 from autotuner.plugins import OpenWorkload, Step
 from autotuner.types import Config
+from labelled.opponent import COMMUNICATION, ELIGIBLE, Profile, Ranges, exclusive_ratios
+from labelled.workload import Labelled
 
 
 class Profiled(Labelled):
@@ -50,7 +49,9 @@ class OpenProfiled:
             roles[_role(event.name, on_device=event.device_type != DeviceType.CPU)].append(times)
             eligible = eligible or event.name in ELIGIBLE
         ratios = exclusive_ratios(roles, begin, end)
-        return Step({}, {f"profile_{role}_ratio": ratio for role, ratio in ratios.items()} | {"profile_eligible": eligible})
+        return Step(
+            {}, {f"profile_{role}_ratio": ratio for role, ratio in ratios.items()} | {"profile_eligible": eligible}
+        )
 
     def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Nothing to compare."""

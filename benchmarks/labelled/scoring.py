@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from labelled.lab import Result
-
 from autotuner.types import Binding
+from labelled.lab import Result
 
 LABELS = tuple(Binding)
 SHORT: Mapping[Binding, str] = {
@@ -41,7 +40,7 @@ def accuracy(results: Sequence[Result], answer: Answer = ours) -> float:
 
 
 def confusion(results: Sequence[Result], answer: Answer = ours) -> str:
-    """A table: a row a truth, a column an answer. Where several answers are right, a right one counts in its own row."""
+    """A table: a row a truth, a column an answer. Where several answers are right, a right one is in its own row."""
     counts: Counter[tuple[Binding, Binding]] = Counter()
     for result in answered(results):
         said = answer(result)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar, Literal
 
-from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
-from autotuner.types import Binding, Config
 from pydantic import Field
 
+from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
+from autotuner.types import Binding, Config
 from labelled import holding, host, idle, inputs, links, operations
 from labelled.part import Part, PartSpec
 
@@ -38,7 +38,9 @@ class Labelled(Workload):
 
     kind: Literal["labelled"] = "labelled"
     parts: tuple[PartSpec, ...]
-    tells: bool = Field(False, description="Report each part's time and demands: for checks, never where one diagnoses.")
+    tells: bool = Field(
+        False, description="Report each part's time and demands: for checks, never where one diagnoses."
+    )
 
     reliefs: ClassVar[tuple[Binding, ...]] = (
         Binding.INPUT, Binding.HOST_LAUNCH, Binding.MEMORY_BANDWIDTH, Binding.COMPUTE, Binding.COMMUNICATION,

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from autotuner.types import Ceilings, Estimate
 from labelled.cases import part
 from labelled.part import PartSpec
-
-from autotuner.types import Ceilings, Estimate
 
 CALLS = 400
 LOOKS = 3
@@ -29,7 +28,10 @@ def measure_ceilings(part_values: PartValues, device: str, wait_for_quiet: Calla
     """Products in each format, copy, triad, and the cost of one tiny operation: the best of a few looks."""
     values: dict[str, float] = {}
     loads: Mapping[str, tuple[PartSpec, str]] = {
-        **{f"matmul_{name}_flops_per_s": (product(name, device), "flops") for name in ("float32", "float64", "bfloat16")},
+        **{
+            f"matmul_{name}_flops_per_s": (product(name, device), "flops")
+            for name in ("float32", "float64", "bfloat16")
+        },
         **{f"{name}_bytes_per_s": (stream(name, device), "bytes") for name in ("copy", "triad")},
     }
     for name, (load, unit) in loads.items():

@@ -18,7 +18,7 @@ UNDISTURBED = 0.25  # the quartile that others on this machine disturb least
 
 
 def interleaved_s(step: Callable[[int], object]) -> dict[int, float]:
-    """Seconds of a step at each batch, in a new random order each round, so that no batch has the quiet time to itself."""
+    """Seconds of a step at each batch, in a new random order each round: no batch has the quiet time to itself."""
     samples: dict[int, list[float]] = {batch: [] for batch in (*FITTED, *PREDICTED)}
     shuffle = random.Random(0)
     for place in range(ROUNDS + 2):

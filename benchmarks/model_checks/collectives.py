@@ -1,4 +1,4 @@
-"""All-reduce time against real gloo: fitted on every other size, predicted for those between; overlap against sleeps."""
+"""All-reduce time against real gloo, fitted on every other size, predicted between; overlap against sleeps."""
 
 import os
 import random

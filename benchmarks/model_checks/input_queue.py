@@ -1,8 +1,8 @@
 """The input queue against a real `DataLoader`: data sets that sleep or decode, none to four workers, steady or not.
 
-Everything that a prediction needs was calibrated apart: the time of a batch by a loader with one worker and no step,
-its variance without a loader, the handover by a loader that has nothing to prepare. Only the cores that other processes
-left are taken from the same window. The step sleeps, as the host of a busy GPU does, so that the cores are the workers'.
+Everything that a prediction needs was calibrated apart: mean and variance of a batch's time without a loader, what a
+worker adds to it, and the handover by a loader that has nothing to prepare. Only the cores that other processes left
+are taken from the same window. The step sleeps, as the host of a busy GPU does, so that the cores are the workers'.
 What is compared is the whole cycle, wait and step: a wait of nearly nothing has no relative error.
 """
 
@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from autotuner.analyze.queueing import InputQueue, expected_wait_s, fluid_wait_s
-from autotuner.metrics import median
 from model_checks.points import Point, free_cores, quietly
 
 BATCHES = 200
@@ -87,13 +86,14 @@ def cycle_times_s(data: Dataset[torch.Tensor], workers: int, prefetch: int, step
     return (time.perf_counter() - began_s) / len(steps), sum(steps) / len(steps)
 
 
-def calibrate(data: Dataset[torch.Tensor]) -> tuple[float, float]:
-    """Mean and cv² of the time of a batch without a loader."""
+def calibrate(data: Sleeping) -> tuple[float, float]:
+    """Mean and cv² of the time of a batch without a loader; CPU time where it computes: others do not stretch that."""
+    clock = time.thread_time if data.cpu_ratio else time.perf_counter
     times_s = []
     for index in range(BATCHES):
-        began_s = time.perf_counter()
+        began_s = clock()
         data[index]
-        times_s.append(time.perf_counter() - began_s)
+        times_s.append(clock() - began_s)
     mean = sum(times_s) / BATCHES
     return mean, sum((value - mean) ** 2 for value in times_s) / BATCHES / mean**2
 
@@ -101,22 +101,23 @@ def calibrate(data: Dataset[torch.Tensor]) -> tuple[float, float]:
 def check() -> list[Point]:
     """Every data set, number of workers and step; the fluid bound beside the recursion, to show what it adds."""
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # four workers on two cores are meant
-    handover_s = median([cycle_times_s(Ready(), 1, 2, 0.0)[0] for _ in range(5)])
+    steady = Sleeping(0.0)
+    (handover_s, _), _, _ = quietly(lambda: cycle_times_s(Ready(), 1, 2, 0.0))
+    (in_worker_s, _), _, _ = quietly(lambda: cycle_times_s(steady, 1, 2, 0.0))
+    (alone_s, _), _, _ = quietly(lambda: calibrate(steady))
     cases: dict[str, Sleeping] = {
-        "sleeping": Sleeping(0.0), "sleeping cv² 0.5": Sleeping(0.5), "sleeping cv² 2": Sleeping(2.0),
-        "decoding": Decoding(),
+        "sleeping": steady, "sleeping cv² 0.5": Sleeping(0.5), "sleeping cv² 2": Sleeping(2.0), "decoding": Decoding(),
     }  # fmt: skip
-    return [point for name, data in cases.items() for point in check_one(name, data, handover_s)]
+    return [point for item in cases.items() for point in check_one(*item, in_worker_s - alone_s, handover_s)]
 
 
-def check_one(name: str, data: Sleeping, handover_s: float) -> list[Point]:
-    (alone_s, cv2), _, _ = quietly(lambda: calibrate(data))
-    (in_worker_s, _), _, _ = quietly(lambda: cycle_times_s(data, 1, 2, 0.0))
+def check_one(name: str, data: Sleeping, sending_s: float, handover_s: float) -> list[Point]:
+    (prepare_s, cv2), _, _ = quietly(lambda: calibrate(data))
     points = []
     for (workers, prefetch), step_s in product(LOADERS, STEPS_S):
         (cycle_s, real_step_s), seen, disturbed = quietly(partial(cycle_times_s, data, workers, prefetch, step_s))
         queue = InputQueue(
-            workers, in_worker_s if workers else alone_s, real_step_s, prefetch, prepare_cv2=cv2,
+            workers, prepare_s + (sending_s if workers else 0.0), real_step_s, prefetch, prepare_cv2=cv2,
             cpu_ratio=data.cpu_ratio, cores=free_cores(seen), handover_s=handover_s,
         )  # fmt: skip
         case = f"{name}, {workers} workers x {prefetch}, step {step_s * 1e3:g} ms"

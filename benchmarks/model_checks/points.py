@@ -9,7 +9,7 @@ from autotuner.monitor.host import HostReader, available_cores, contention
 from autotuner.types import Metrics
 
 Result = TypeVar("Result")
-ATTEMPTS = 3
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Point:
         predicted: In `unit`.
         measured: In `unit`, > 0.
         unit: SI.
-        disturbed: Who else used the machine meanwhile, after three attempts; empty when nobody did.
+        disturbed: Who else used the machine meanwhile, after four attempts; empty when nobody did.
     """
 
     model: str
@@ -46,17 +46,24 @@ def largest_error(points: Sequence[Point]) -> Point:
 
 
 def quietly(measure: Callable[[], Result]) -> tuple[Result, Metrics, str]:
-    """Measure until nobody disturbs it, at most three times: the result, the host's signals, and who disturbed it."""
+    """Measure until nobody disturbs it: the quietest of four, the host's signals, and who disturbed it even so."""
+    found: list[tuple[float, Result, Metrics]] = []
     for _ in range(ATTEMPTS):
         host = HostReader()
         result = measure()
         seen = host.read()
+        found.append((taken_ratio(seen), result, seen))
         if not contention(seen):
             break
+    _, result, seen = min(found, key=lambda attempt: attempt[0])
     return result, seen, contention(seen)
+
+
+def taken_ratio(seen: Metrics) -> float:
+    """What other processes and other virtual machines took of the cores."""
+    return seen.get("cpu_foreign_ratio", 0.0) + seen.get("cpu_steal_ratio", 0.0)
 
 
 def free_cores(seen: Metrics) -> float:
     """What others left of the cores that this process may use."""
-    taken = seen.get("cpu_foreign_ratio", 0.0) + seen.get("cpu_steal_ratio", 0.0)
-    return available_cores() * max(0.05, 1 - taken)
+    return available_cores() * max(0.05, 1 - taken_ratio(seen))

@@ -1,4 +1,4 @@
-"""Chrome traces written by hand, in the form in which torch.profiler (Kineto) exports them. Nothing here was recorded."""
+"""Chrome traces written by hand, in the form that torch.profiler (Kineto) exports. Nothing here was recorded."""
 
 from itertools import count
 
@@ -8,9 +8,11 @@ HOST, MAIN, AUTOGRAD = 100, 100, 101
 class Trace:
     """Collects events; all times in microseconds since the start."""
 
-    def __init__(self, base_us=1_700_000_000_000_000.0):
+    def __init__(self, base_us=4_557_055_006_343.453):
         self.base_us = base_us
-        self.rows = [{"ph": "M", "name": "process_name", "pid": HOST, "tid": 0, "ts": base_us, "args": {"name": "python"}}]
+        self.rows = [
+            {"ph": "M", "name": "process_name", "pid": HOST, "tid": 0, "ts": base_us, "args": {"name": "python"}}
+        ]
         self.ids = count(1)
 
     def add(self, category, name, start_us, end_us, pid=HOST, tid=MAIN, **args):

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -20,7 +20,7 @@ STEP_S = 0.010
 
 class Known(Workload):
     kind: Literal["known"] = "known"
-    traits = {
+    traits: ClassVar[dict[str, Trait]] = {
         "batch_size": Trait(live=True, memory=True, acts_on=(HOST, MEMORY)),
         "dtype": Trait(acts_on=(MEMORY, COMPUTE)),
         "workers": Trait(acts_on=(INPUT,)),
@@ -211,3 +211,13 @@ def test_another_cause_can_be_confirmed_instead():
     assert (known.binding, known.confirmed) == (INPUT, True)
     assert "60% shorter when relieved of input" in known.sentence
     assert known.try_next == ("workers", "mystery")
+
+
+def test_on_a_gpu_the_counters_are_explained_and_kept_as_evidence():
+    counters = {"gpu_busy_ratio": 0.99, "tensor_busy_ratio": 0.06, "dram_busy_ratio": 0.81, "drained_ratio": 0.0}
+    diagnosis = found(measured(counters), ceilings())
+    assert diagnosis.binding == MEMORY
+    assert diagnosis.sentence.endswith(
+        "tensor cores 6% and its memory 81%: its memory bandwidth was at the practical limit."
+    )
+    assert diagnosis.evidence["dram_busy_ratio"] == 0.81

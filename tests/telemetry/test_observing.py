@@ -190,6 +190,7 @@ def test_events_become_metrics_and_log_records_and_still_reach_their_listener(se
         TrialEnded(trial(1, replace(MEASURED, contended=True), 9.0), {"batch": 1}, 0, 8.0),
         TrialEnded(trial(2, Failure(FailureKind.CRASHED, "a secret", "logs/2.log")), {"batch": 2}, 0, 9.0),
         TrialEnded(trial(3, MEASURED, 15.0), {"batch": 3}, 3, 12.0),
+        TrialEnded(trial(4, MEASURED, 11.0), {"batch": 4}, 3, 13.0),
         PairMeasured("contest0", Pair(0, 15.0, 10.0), 1, 1.5, (0.0, math.inf)),
         PairMeasured("contest0", Pair(0, 15.0, 10.0, contended=True), 2, 1.5, (1.2, 1.8)),
         Note("a worker was replaced"),
@@ -211,13 +212,13 @@ def test_events_become_metrics_and_log_records_and_still_reach_their_listener(se
     assert sorted(outcomes, key=str) == [
         ("contended", "compute", 1),
         ("crashed", None, 1),
-        ("measured", "compute", 2),
+        ("measured", "compute", 3),
     ]
     objective = {**study, "autotune.metric": "throughput_tokens_per_s"}
-    assert got.points("autotune.trial.objective") == [(objective, 15.0)], "what is not finite is left out"
+    assert got.points("autotune.trial.objective") == [(objective, 11.0)], "what is not finite is left out"
     assert got.points("autotune.study.best") == [(objective, 15.0)]
-    assert got.points("autotune.study.elapsed") == [(study, 12.0)]
-    assert sum(count for _, count in got.points("autotune.trial.duration")) == 4
+    assert got.points("autotune.study.elapsed") == [(study, 13.0)]
+    assert sum(count for _, count in got.points("autotune.trial.duration")) == 5
     assert sorted(
         (about["autotune.contended"], count) for about, count in got.points("autotune.verification.pairs")
     ) == [(False, 1), (True, 1)]
@@ -229,13 +230,14 @@ def test_events_become_metrics_and_log_records_and_still_reach_their_listener(se
     assert got.points("autotune.study.phase.duration") == [({**study, "autotune.phase": "setup"}, 2.0)]
     told = {record.body.string_value: record for record in got.logs}
     assert list(told) == [
-        "trial 0: measured", "trial 1: contended", "trial 2: crashed", "trial 3: measured", "a worker was replaced",
+        "trial 0: measured", "trial 1: contended", "trial 2: crashed", "trial 3: measured", "trial 4: measured",
+        "a worker was replaced",
         "BETTER: it is",
     ]  # fmt: skip
     assert told["trial 2: crashed"].severity_text == "WARN"
     assert attributes(told["trial 2: crashed"])["autotune.log"] == "logs/2.log"
     last = [span for span in got.spans if span.name == "TrialEnded"][-1]
-    assert attributes(last)["autotune.objective.throughput_tokens_per_s"] == 15.0
-    assert attributes(last)["autotune.changed"] == '{"batch": 3}'
-    assert told["trial 3: measured"].span_id == last.span_id
+    assert attributes(last)["autotune.objective.throughput_tokens_per_s"] == 11.0
+    assert attributes(last)["autotune.changed"] == '{"batch": 4}'
+    assert told["trial 4: measured"].span_id == last.span_id
     assert b"a secret" not in b"".join(got.bodies)

@@ -72,6 +72,7 @@ sys.modules[{module!r}] = None  # as if it were not installed
 from autotuner import telemetry
 with telemetry.session() as delivery, telemetry.span("tune"):
     telemetry.count("autotune.trials")
+    assert not telemetry.enabled()
 assert delivery == telemetry.Delivery()
 """
     run = subprocess.run([sys.executable, "-c", program], env=setting, capture_output=True, text=True)

@@ -35,7 +35,7 @@ def test_spans_and_metrics_arrive_with_their_family_and_attributes(monkeypatch, 
             telemetry.observe("autotune.trial.duration", 1.7, "s")
             telemetry.gauge("hw.power", 350.0, "W", {"hw.id": "GPU-1", "hw.type": "gpu"})
             telemetry.gauge("hw.power", float("inf"), "W", {"hw.id": "GPU-2"})
-            for used in (5, 3):
+            for used in (5, float("nan"), 3):
                 telemetry.level("hw.gpu.memory.usage", used, "By", {"hw.id": "GPU-1"})
     assert delivery == telemetry.Delivery(spans_sent=4, metrics_sent=4 + FAILURE_POINTS)
     tune_, trial_, monitor, measure = map(got.span, ("tune", "trial", "monitor", "measure"))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autotuner.analyze.intervals import length, union
+from autotuner.analyze.intervals import Interval, length, union
 from autotuner.analyze.trace.device import DeviceTime, busiest, device_of, device_time
 from autotuner.analyze.trace.events import (
     CALLS,
@@ -80,8 +80,7 @@ def summarise(events: Sequence[Event]) -> TraceSummary:
     if not events:
         raise ValueError("an empty trace says nothing")
     window = window_of(events)
-    window_s = max(window[1] - window[0], 1e-9)
-    during = within(events, window)
+    during, window_s = within(events, window), max(window[1] - window[0], 1e-9)
     ran = [event for event in during if event.kind in ON_DEVICE]
     device = busiest(ran) if ran else ""
     here = [event for event in ran if device_of(event) == device]
@@ -90,8 +89,7 @@ def summarise(events: Sequence[Event]) -> TraceSummary:
     leaves_s = [call.event.duration_s for calls in threads for call in _innermost(calls)]
     short_s = [duration_s for duration_s in leaves_s if duration_s < SHORT_S]
     casts, casts_s = _casts(threads, kernels)
-    main = main_track(events)
-    compiled = union(e.interval for e in during if e.kind is Kind.COMPILE and e.track == main)
+    compiled = _compiled(during, main_track(events))
     lanes, lanes_s = lanes_of(events)
     return TraceSummary(
         steps=max(1, len(steps_of(events))),
@@ -122,6 +120,11 @@ def _by_thread(events: Sequence[Event]) -> list[list[Nested]]:
         if event.kind in OPERATORS or event.kind in CALLS:
             threads.setdefault(event.track, []).append(event)
     return [nest(thread) for thread in threads.values()]
+
+
+def _compiled(events: Sequence[Event], main: tuple[str, str]) -> list[Interval]:
+    """When the main thread translated code; what was nested is one."""
+    return union(event.interval for event in events if event.kind is Kind.COMPILE and event.track == main)
 
 
 def _innermost(calls: Sequence[Nested]) -> list[Nested]:

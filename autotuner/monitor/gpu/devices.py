@@ -120,5 +120,7 @@ def _processes(device: nvml.Device) -> tuple[int, ...] | None:
 def foreign_processes(device: nvml.Device) -> int | None:
     """How many others compute on the GPU; unknown unless one of ours is listed, under the number that we know."""
     listed = set(_processes(device) or ())
+    if not listed:
+        return None
     foreign = listed - family()
     return len(foreign) if len(foreign) < len(listed) else None

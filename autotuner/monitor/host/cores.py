@@ -9,10 +9,14 @@ from autotuner.monitor.host import files
 _ROOT = Path("/")
 
 
-def available_cores() -> int:
-    """Cores that this process may use: its CPU affinity, or the cgroup's quota rounded up if that is less."""
+def available_cores(quota: float | None = None) -> int:
+    """Cores that this process may use: its CPU affinity, or the cgroup's quota rounded up if that is less.
+
+    Args:
+        quota: What `cpu_quota` said; it is asked if this is None.
+    """
     cores = len(os.sched_getaffinity(0))
-    quota = cpu_quota()
+    quota = cpu_quota() if quota is None else quota
     return cores if quota >= cores else math.ceil(quota)
 
 

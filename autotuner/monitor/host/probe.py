@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autotuner.monitor.host import files
-from autotuner.monitor.host.cores import available_cores
+from autotuner.monitor.host.cores import available_cores, cpu_quota
 from autotuner.monitor.host.memory import rss_bytes
 from autotuner.monitor.host.processes import Usage, descendants, disk_bytes, usage
 from autotuner.plugins import Probe
@@ -99,12 +99,12 @@ def _cores_s() -> dict[str, float]:
     return {"busy": user + nice + system + irq + softirq, "steal": steal, "cores": len(rows)}
 
 
-def _differences(before: _Reading, after: _Reading) -> dict[str, float]:
-    """What happened between two readings, as the signals of the probe."""
+def _differences(before: _Reading, after: _Reading, cores: int) -> dict[str, float]:
+    """What happened between two readings, as the signals of the probe; `cores` is how many there are for us."""
     wall_s = after.at_s - before.at_s
     main_s = after.main_s - before.main_s
     children_s = max(0.0, after.children_s - before.children_s)  # who dies unwaited for takes its time away with it
-    capacity_s = wall_s * available_cores()
+    capacity_s = wall_s * cores
     seen = {
         "cpu_busy_ratio": (main_s + children_s) / capacity_s,
         "cpu_main_ratio": main_s / capacity_s,
@@ -149,6 +149,7 @@ class HostReader:
     """Signals of the host between the last read, or the opening, and now."""
 
     def __init__(self) -> None:
+        self._quota = cpu_quota()  # asked once: it takes a quarter of a read, and seldom changes
         self._before = _read_counters()
 
     def read(self) -> Metrics:
@@ -156,7 +157,7 @@ class HostReader:
         before, self._before = self._before, _read_counters()
         if self._before.at_s <= before.at_s:
             return {}
-        seen = _differences(before, self._before)
+        seen = _differences(before, self._before, available_cores(self._quota))
         resident = rss_bytes()
         return seen if resident is None else seen | {"rss_bytes": float(resident)}
 
