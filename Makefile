@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-fast check schema bench clean
+.PHONY: setup tune test test-fast check schema prometheus clean
 
 setup: $(STAMP)
 
@@ -14,6 +14,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+# Debian's Prometheus scrapes us in the tests. Unpacked beside python, not installed: no service, no user, no sudo.
+prometheus: $(BIN)/prometheus
+
+$(BIN)/prometheus: | $(STAMP)
+	command -v apt-get >/dev/null || { echo "no apt-get here: put a prometheus on the PATH yourself"; exit 1; }
+	test "$$(id -u)" != 0 || apt-get update -qq
+	unpacked=$$(mktemp -d) && trap 'rm -rf "$$unpacked"' EXIT && cd "$$unpacked" && \
+		apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && \
+		install usr/bin/prometheus "$(abspath $@)"
 
 tune: setup
 	$(BIN)/autotune study start search_spaces/inference.yaml

@@ -17,6 +17,7 @@ from autotuner.executors.devices import reserved_gpu
 from autotuner.jobs import Jobs
 from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
+from autotuner.observing import ObservedPool, observed
 from autotuner.plugins import Exporter, WorkerPool
 from autotuner.records import load_study, open_record
 from autotuner.spec import Machine, load, restore
@@ -92,10 +93,10 @@ def tune(
         spec = read_spec(Path(spec))
     with open_record(db, create=True) as record:
         chosen = _free_name(record, spec.name) if name is None else name
-        with _running(record, chosen, spec, listener) as (pool, jobs):
+        with _running(record, chosen, spec, listener) as (pool, jobs, listener):
             study = record.create(spec, chosen)  # only now: a study that could not start leaves no trace
             _run(record, study, spec, pool, jobs, listener)
-        return _ended(record, study, listener)
+            return _ended(record, study, listener)
 
 
 def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
@@ -109,9 +110,9 @@ def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         if study.events("finished"):
             raise UsageError(f"study {name!r} is finished", f"measure its winner again: autotune study verify {name}")
         spec = restore(study.spec())
-        with _running(record, name, spec, listener) as (pool, jobs):
+        with _running(record, name, spec, listener) as (pool, jobs, listener):
             _run(record, study, spec, pool, jobs, listener)
-        return _ended(record, study, listener)
+            return _ended(record, study, listener)
 
 
 def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
@@ -126,11 +127,12 @@ def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         if not study.verifications():
             raise UsageError(f"study {name!r} has not come to a verdict yet", f"autotune study resume {name}")
         claim = claim_of([found for _, found in study.verifications()])
-        with _running(record, name, spec, listener) as (pool, jobs):
+        with _running(record, name, spec, listener) as (pool, jobs, listener):
             listener(_started(record, study, spec))
-            verification = confirm(spec, pool, jobs, claim, listener)
+            with telemetry.span("verify"):
+                verification = confirm(spec, pool, jobs, claim, listener)
             study.append_verification(verification)
-        return _ended(record, study, listener)
+            return _ended(record, study, listener)
 
 
 def recommendation(study: Study, *, force: bool = False) -> Recommendation:
@@ -204,17 +206,20 @@ def _free_name(record: Record, name: str) -> str:
 
 
 @contextmanager
-def _running(record: Record, name: str, spec: StudySpec, listener: Listener) -> Iterator[tuple[WorkerPool, Jobs]]:
+def _running(
+    record: Record, name: str, spec: StudySpec, listener: Listener
+) -> Iterator[tuple[WorkerPool, Jobs, Listener]]:
     """Everything that a running study holds: its lock, its device, its workers, its telemetry."""
     with ExitStack() as stack:
         stack.enter_context(record.lock(name))
         if spec.device == "cuda":
             stack.enter_context(reserved_gpu())
         delivery = stack.enter_context(telemetry.session())
+        stack.enter_context(telemetry.span("tune", {"autotune.study": name}))
         pool = stack.enter_context(spec.executor.open(plugins.modules_of(spec.workload, spec.probes)))
-        yield pool, Jobs(spec, record.folder(name))
-    if delivery.spans_lost or delivery.metrics_lost:
-        listener(Note(f"telemetry: {delivery.spans_lost} spans and {delivery.metrics_lost} metrics were not delivered"))
+        yield ObservedPool(pool), Jobs(spec, record.folder(name)), observed(listener)
+    if delivery.loss:
+        listener(Note(f"telemetry: {delivery.loss}"))
 
 
 def _run(record: Record, study: Study, spec: StudySpec, pool: WorkerPool, jobs: Jobs, listener: Listener) -> None:

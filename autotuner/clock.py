@@ -72,6 +72,7 @@ class Clock:
                 self.phases_s["setup"] += measured.setup_s
                 self.phases_s["warmup"] += measured.warmup_s
                 self.phases_s["measuring"] += _windows_s(measured)
+                self.phases_s["diagnosing"] += sum(measured.samples.get("explain_s", ()))
                 self.phases_s["verifying"] += sum(measured.samples.get("outputs_s", ()))
             case Failure() as failure:
                 self.phases_s["setup"] += failure.duration_s
@@ -87,8 +88,8 @@ class Clock:
 def _working_s(trial: Trial) -> float:
     match trial.outcome:
         case Measurement() as measured:
-            outputs_s = sum(measured.samples.get("outputs_s", ()))
-            return measured.setup_s + measured.warmup_s + _windows_s(measured) + outputs_s
+            untimed_s = sum(sum(measured.samples.get(name, ())) for name in ("explain_s", "outputs_s"))
+            return measured.setup_s + measured.warmup_s + _windows_s(measured) + untimed_s
         case Failure() as failure:
             return failure.duration_s
 

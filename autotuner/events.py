@@ -98,7 +98,8 @@ class StudySummary:
         verification: None when there was nothing to verify.
         trials: How many are in the record.
         failures: `{kind: count}`.
-        phases_s: Seconds by phase: "starting", "setup", "warmup", "measuring", "verifying", "other".
+        phases_s: Seconds by phase: "starting", "setup", "warmup", "measuring", "diagnosing",
+            "verifying", "other".
         record: URL of the record.
         folder: The study's folder.
         environment: Fingerprint of the machine.

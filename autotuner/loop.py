@@ -28,25 +28,26 @@ def tune(
     """
     space, trials = Space(spec), study.trials()
     clock = Clock(spec.budget, trials)
-    with telemetry.span("tune", {"autotune.study": study.name}):
-        while not (stopped := clock.search_ends(trials) or at_ceiling(spec, space, trials)):
-            if (proposal := propose(spec, space, trials)) is None:
-                break
-            number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
-            listener(TrialStarted(number, proposal.config, changed, proposal.origin))
-            with telemetry.span("trial", {"autotune.trial": number}):
-                outcome = pool.submit(jobs.trial(number, proposal.config)).result()
+    while not (stopped := clock.search_ends(trials) or at_ceiling(spec, space, trials)):
+        if (proposal := propose(spec, space, trials)) is None:
+            break
+        number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
+        listener(TrialStarted(number, proposal.config, changed, proposal.origin))
+        with telemetry.span("trial", {"autotune.trial": number}):
+            outcome = pool.submit(jobs.trial(number, proposal.config)).result()
+            duration_s = monotonic() - began_s
+            with clock.phase("diagnosing"):
                 verdict = examine(spec, pool, jobs, proposal.config, outcome, trials, ceilings)
-                trial = Trial(number, proposal.config, proposal.origin, outcome, verdict)
-                study.append_trial(trial)
+            trial = Trial(number, proposal.config, proposal.origin, outcome, verdict)
+            study.append_trial(trial)
             trials.append(trial)
-            clock.count(trial, monotonic() - began_s)
+            clock.count(trial, duration_s)
             best = best_trial(spec, trials)
             listener(TrialEnded(trial, changed, best.number if best else None, clock.elapsed_s))
-        pool.close(SEARCH)
-        with clock.phase("verifying"), telemetry.span("verify"):
-            verification = verify(spec, pool, jobs, trials, clock.left_s, keeping_pairs(study, listener))
-        study.append_verification(verification)
+    pool.close(SEARCH)
+    with clock.phase("verifying"), telemetry.span("verify"):
+        verification = verify(spec, pool, jobs, trials, clock.left_s, keeping_pairs(study, listener))
+    study.append_verification(verification)
     study.append_event(
         "finished", {"stopped": stopped or "nothing legal is left to try", "phases_s": clock.by_phase_s()}
     )

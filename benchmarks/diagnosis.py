@@ -1,10 +1,10 @@
 """Is the diagnosis right? Workloads with known truth, judged like a classifier, beside other people's rules.
 
-    python benchmarks/diagnosis.py [--only GROUP …] [--repeat N] [--device cpu|cuda] [--patience S] [--json OUT]
+    python benchmarks/diagnosis.py [--only GROUP …] [--repeat N] [--device cpu|cuda] [--attempts N] [--patience S] [--json OUT]
 
 Each case is measured, diagnosed and put to the proof as a study does it; its truth comes from its construction and is
-checked by measurements of its own. A case that somebody else's work disturbs is measured up to three times and then
-left out, counted apart. Goals: at least 95 % right at the first place, and never confirmed and wrong.
+checked by measurements of its own. A case that somebody else's work disturbs is measured again after the others, three
+times in all, and then left out, counted apart. Goals: at least 95 % right at the first place, and never confirmed and wrong.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from labelled.cases import Case, cases
-from labelled.lab import Lab, Result, open_lab
+from labelled.cases import cases
+from labelled.lab import ATTEMPTS, PATIENCE_S, Result, open_lab, run_cases
 from labelled.scoring import accuracy, answered, confusion, other, raw
 from results import describe_machine, publish
 
@@ -26,16 +26,11 @@ OTHERS = {
 }
 
 
-def run(lab: Lab, chosen: Sequence[Case], repeat: int) -> list[Result]:
-    """Every case, with a line as it ends."""
-    results = []
-    for _ in range(repeat):
-        for case in chosen:
-            results.append(lab.run(case))
-            print(line(results[-1]), flush=True)
-            if results[-1].answer is not None and not results[-1].right:
-                print_miss(results[-1])
-    return results
+def tell(result: Result) -> None:
+    """A line as a case ends; more where it went wrong."""
+    print(line(result), flush=True)
+    if result.answer is not None and not result.right:
+        print_miss(result)
 
 
 def line(result: Result) -> str:
@@ -71,7 +66,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="groups, or parts of names")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--patience", type=float, default=20.0, help="seconds to wait for quiet cores, each time")
+    parser.add_argument("--attempts", type=int, default=ATTEMPTS, help="how often a disturbed case is measured")
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds to wait for quiet cores, each time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(describe_machine())
@@ -83,7 +79,7 @@ def main() -> None:
     began_s = time.perf_counter()
     with TemporaryDirectory() as folder, open_lab(Path(folder), options.device, options.patience) as lab:
         print("ceilings: " + ", ".join(f"{name} {lab.ceilings.value(name):.3g}" for name in lab.ceilings.values))
-        results = run(lab, chosen, options.repeat)
+        results = [result for _ in range(options.repeat) for result in run_cases(lab, chosen, options.attempts, tell)]
     report(results)
     print(f"{time.perf_counter() - began_s:.0f} s")
     right, wrong = accuracy(results), sum(result.confidently_wrong for result in results)

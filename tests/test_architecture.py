@@ -28,6 +28,8 @@ DOORS = {
     "sqlalchemy": ["store"],
     "alembic": ["store"],
     "opentelemetry": ["telemetry"],
+    "grpc": ["telemetry"],
+    "prometheus_client": ["telemetry"],
     "pynvml": ["monitor/gpu"],
     "torch": ["workloads", "monitor/torch"],
     "transformers": ["workloads"],

@@ -154,7 +154,8 @@ def overlap(compute_s: float, ready_s: Sequence[float], bucket_s: Sequence[float
         end_s = max(end_s, ready) + time_s
     communication_s = math.fsum(bucket_s)
     exposed_s = max(0.0, end_s - compute_s)
-    return Exposure(communication_s, exposed_s, 1 - exposed_s / communication_s if communication_s else 1.0)
+    hidden_ratio = max(0.0, 1 - exposed_s / communication_s) if communication_s else 1.0
+    return Exposure(communication_s, exposed_s, hidden_ratio)
 
 
 def _check(processes: int) -> None:

@@ -65,11 +65,8 @@ def hypotheses(diagnosis: Diagnosis) -> tuple[Binding, ...]:
     """What is worth a probe, likeliest first: the binding, then whatever else takes a good part of a step."""
     if diagnosis.binding in (Binding.INVALID, Binding.CAPACITY):
         return ()
-    shares = {
-        Binding(name.removesuffix("_share_ratio")): share
-        for name, share in diagnosis.evidence.items()
-        if name.endswith("_share_ratio")
-    }
+    named = {f"{binding}_share_ratio": binding for binding in Binding}
+    shares = {named[name]: share for name, share in diagnosis.evidence.items() if name in named}
     ranked = sorted(shares, key=lambda binding: -shares[binding])
     return tuple(binding for binding in ranked if shares[binding] >= PROBED_SHARE)
 

@@ -57,7 +57,7 @@ def subtract(one: Sequence[Interval], other: Sequence[Interval]) -> list[Interva
         while k < len(other) and other[k][0] < end:
             if other[k][0] > start:
                 found.append((start, other[k][0]))
-            start = max(start, other[k][1])
+            start = other[k][1]
             k += 1
         if start < end:
             found.append((start, end))

@@ -10,9 +10,11 @@ Baccelli, Cohen, Olsder and Quadrat 1992, "Synchronization and Linearity"), fed 
 import math
 import random
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 _BATCHES = 4000  # the standard error of the mean wait is then about 2 % of a step at cv² = 1
 _MOST_WORKERS = 128
+_LEAST_CV2, _MOST_CV2 = 1e-6, 100.0  # steadier is constant; wilder could not be seen in so many batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +86,44 @@ def fluid_wait_s(queue: InputQueue) -> float:
     """The least that a step waits for data: what is left when nothing varies (asymptotic bounds, Denning and Buzen)."""
     if queue.workers == 0:
         return queue.prepare_s
-    return queue.handover_s + max(0.0, 1 / queue.arrival_rate_per_s - 1 / queue.service_rate_per_s)
+    return queue.handover_s + max(0.0, 1 / queue.arrival_rate_per_s - queue.step_s)
 
 
 def expected_wait_s(queue: InputQueue, seed: int = 0) -> float:
     """Mean seconds that a step waits for its batch in the long run.
 
     Batch i goes to worker i mod n as soon as batch i - n f was taken; batches are handed out in order, so that a slow
-    one holds up finished ones behind it. The same seed draws the same batches for every queue.
+    one holds up finished ones behind it. More workers than the cores can feed count as so many as they can: a core that
+    one leaves, another takes. The same seed draws the same batches for every queue.
     """
-    if queue.workers == 0 or (queue.prepare_cv2 == 0 and queue.step_cv2 == 0):
+    if queue.workers == 0 or max(queue.prepare_cv2, queue.step_cv2) < _LEAST_CV2:
         return fluid_wait_s(queue)
-    warmup = queue.workers * queue.prefetch_factor + 100
-    prepare = _variates(_BATCHES + warmup, queue.workers / queue.arrival_rate_per_s, queue.prepare_cv2, seed)
-    steps = _variates(_BATCHES + warmup, queue.step_s, queue.step_cv2, seed + 1)
     ahead = queue.workers * queue.prefetch_factor
-    finished, taken = [0.0] * len(prepare), [0.0] * len(prepare)
+    warmup = ahead + 100
+    prepares, steps = _variates(queue.prepare_cv2, seed), _variates(queue.step_cv2, seed + 1)
+    servers = _fed_workers(queue)
+    prepare_s = servers / queue.arrival_rate_per_s  # longer than alone where the last one has part of a core
+    finished_s, taken_s = [0.0] * servers, [0.0] * ahead  # of the last batches, by worker and by place
     asked_s = waited_s = 0.0
-    for i, prepare_s in enumerate(prepare):
-        idle_s = finished[i - queue.workers] if i >= queue.workers else 0.0
-        told_s = taken[i - ahead] if i >= ahead else 0.0
-        finished[i] = max(idle_s, told_s) + prepare_s
-        taken[i] = max(asked_s, finished[i]) + queue.handover_s
+    for i in range(warmup + _BATCHES):
+        worker, place = i % servers, i % ahead
+        finished_s[worker] = max(finished_s[worker], taken_s[place]) + prepare_s * prepares[i % _BATCHES]
+        taken_s[place] = max(asked_s, finished_s[worker]) + queue.handover_s
         if i >= warmup:
-            waited_s += taken[i] - asked_s
-        asked_s = taken[i] + steps[i]
+            waited_s += taken_s[place] - asked_s
+        asked_s = taken_s[place] + queue.step_s * steps[i % _BATCHES]
     return waited_s / _BATCHES
 
 
-def _variates(count: int, mean: float, cv2: float, seed: int) -> list[float]:
-    """Gamma variates, scaled so that their mean is exact: little noise is then left in the answer."""
-    if cv2 == 0:
-        return [mean] * count
-    draw = random.Random(seed)
-    values = [draw.gammavariate(1 / cv2, cv2) for _ in range(count)]
-    scale = mean * count / math.fsum(values)
-    return [value * scale for value in values]
+@lru_cache(maxsize=16)
+def _variates(cv2: float, seed: int) -> tuple[float, ...]:
+    """Gamma variates, scaled so that their mean is exactly 1: little noise is then left in the answer."""
+    if cv2 < _LEAST_CV2:
+        return (1.0,) * _BATCHES
+    cv2, draw = min(cv2, _MOST_CV2), random.Random(seed)
+    values = [draw.gammavariate(1 / cv2, cv2) for _ in range(_BATCHES)]
+    mean = math.fsum(values) / _BATCHES
+    return tuple(value / mean for value in values)
 
 
 def wait_ratio(queue: InputQueue, seed: int = 0) -> float:
@@ -129,9 +133,14 @@ def wait_ratio(queue: InputQueue, seed: int = 0) -> float:
 
 
 def most_useful_workers(queue: InputQueue) -> int:
-    """Beyond so many, workers only take the cores from each other."""
-    cpu_cores = queue.cores / queue.cpu_ratio if queue.cpu_ratio > 0 else math.inf
-    return int(min(_MOST_WORKERS, max(1, math.ceil(min(cpu_cores, _MOST_WORKERS)))))
+    """Beyond so many, workers only take the cores from each other; at most 128 where they need none."""
+    return _fed_workers(replace(queue, workers=_MOST_WORKERS))
+
+
+def _fed_workers(queue: InputQueue) -> int:
+    """Workers that the cores can keep at work, the last one perhaps in part."""
+    limit = queue.cores / queue.cpu_ratio if queue.cpu_ratio > 0 else math.inf
+    return queue.workers if limit >= queue.workers else math.ceil(limit)
 
 
 def enough_workers(queue: InputQueue, tolerance_ratio: float = 0.05) -> int | None:

@@ -77,16 +77,22 @@ def _is_full(known: Ceilings, device: str) -> bool:
 
 
 def merge(known: Ceilings, measured: Ceilings) -> Ceilings:
-    """What was measured now, and what is known of the rest; a disturbed value replaces no undisturbed one.
+    """What was measured now, and what is known of the rest; a disturbed value replaces neither a calm nor a better one.
 
     What was measured on another machine, for its GPU was the free one, is left alone.
     """
     if known.environment != measured.environment:
         return measured
-    kept = {name for name in measured.contended if name in known.values and name not in known.contended}
+    kept = {name for name in measured.contended if name in known.values and _is_worse(name, measured, known)}
     fresh = {name: value for name, value in measured.values.items() if name not in kept}
     contended = (set(measured.contended) - kept) | (set(known.contended) - fresh.keys())
     return replace(measured, values={**known.values, **fresh}, contended=tuple(sorted(contended)))
+
+
+def _is_worse(name: str, measured: Ceilings, known: Ceilings) -> bool:
+    """Whether a disturbed value says less than the known one: that was calm, or proved the machine to be faster."""
+    now, before = measured.values[name].value, known.values[name].value
+    return name not in known.contended or (now < before if name.endswith("_per_s") else now > before)
 
 
 def machine_environment(device: str) -> dict[str, str]:

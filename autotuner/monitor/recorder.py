@@ -82,10 +82,11 @@ class Recorder:
             "setup_s": setup_s,
             "peak_memory_bytes": float(_peak_memory_bytes(job.device)),
         }
+        explain_s = time.perf_counter()
         explained = self._explain(opened, job)
         outputs_s = time.perf_counter()
         single |= self._compare_outputs(opened, job)
-        single["outputs_s"] = time.perf_counter() - outputs_s
+        single |= {"explain_s": outputs_s - explain_s, "outputs_s": time.perf_counter() - outputs_s}
         samples = {name: tuple(values) for name, values in window.samples.items()}
         return Measurement(
             samples=samples | {name: (value,) for name, value in single.items()},

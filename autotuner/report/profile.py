@@ -13,7 +13,7 @@ from autotuner.analyze.nsight import Counters, base_name
 from autotuner.analyze.profile import Pattern, Profile
 from autotuner.analyze.trace import DeviceTime, Row
 from autotuner.metrics import format_quantity
-from autotuner.report.profile_parts import Part, caution, device_parts, host_parts, throughput, title
+from autotuner.report.profile_parts import Part, caution, device_parts, host_parts, precision, throughput, title
 from autotuner.report.terminal import columns, facts
 from autotuner.report.text import factor, one_line, percent, plural, shorten
 
@@ -54,7 +54,7 @@ def _headline(found: Profile) -> list[tuple[str, RenderableType]]:
     workers = f"; worker processes {cpu.workers_ratio:.2f}" if cpu.workers_ratio > 0.005 else ""
     slower = f"{plural(found.trace.steps, 'step')} under torch.profiler, {factor(found.slowdown_ratio)} as long"
     return [
-        ("step", f"{_s(found.step_s)} ±{percent(found.step_precision_ratio)} without a profiler"),
+        ("step", f"{_s(found.step_s)}{precision(found)} without a profiler"),
         ("rate", f"{format_quantity(rate[1], '1/s')} {rate[0]}" if rate else ""),
         ("CPU", f"{cores}{workers}; {plural(cpu.intraop_threads, 'thread')} an operator"),
         ("profiled", f"{slower}: shares below are of that time"),

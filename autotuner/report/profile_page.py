@@ -11,7 +11,7 @@ from autotuner.analyze.profile import Pattern, Profile
 from autotuner.analyze.trace import DeviceTime, Row
 from autotuner.metrics import format_quantity
 from autotuner.report.profile_figures import flame_figure, lanes_figure, parts_table, stacked_bar
-from autotuner.report.profile_parts import Part, caution, device_parts, host_parts, throughput, title
+from autotuner.report.profile_parts import Part, caution, device_parts, host_parts, precision, throughput, title
 from autotuner.report.text import factor, percent, plural, spell
 
 _MOST_ROWS = 30
@@ -54,7 +54,7 @@ def _head(found: Profile) -> str:
     )
     rate = throughput(found)
     numbers = [
-        ("a step", _s(found.step_s), f"±{percent(found.step_precision_ratio)}, without a profiler"),
+        ("a step", _s(found.step_s), f"{precision(found)} without a profiler"),
         *(
             [(f"{rate[0]} a second", format_quantity(rate[1], "1/s").removesuffix(" /s"), "without a profiler")]
             if rate

@@ -1,10 +1,11 @@
 """The times of a profile as named parts of a whole: what the terminal and the page both show."""
 
+import math
 from dataclasses import dataclass
 
 from autotuner.analyze.profile import Profile
 from autotuner.analyze.trace import DeviceTime, HostTime
-from autotuner.report.text import describe, factor, one_line
+from autotuner.report.text import describe, factor, one_line, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,12 @@ def caution(found: Profile) -> str:
         f"torch.profiler made a step {factor(found.slowdown_ratio)} as long: it adds microseconds to every operator, so"
         " that small ones look larger than they are"
     )
+
+
+def precision(found: Profile) -> str:
+    """` ±1.2 %`; empty when there were too few blocks to say."""
+    ratio = found.step_precision_ratio
+    return f" ±{percent(ratio)}" if math.isfinite(ratio) else ""
 
 
 def throughput(found: Profile) -> tuple[str, float] | None:

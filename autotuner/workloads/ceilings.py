@@ -85,6 +85,7 @@ class OpenCeiling:
             raise InvalidConfigError(f"unknown operation {name!r}: use one of {', '.join(OPERATIONS)}")
         if self._run is None or name != self._name:
             self._run = None  # first: what goes wrong below must not leave a closed operation behind
+            self._resources.close()
             self._run = self._resources.enter_context(OPERATIONS[name](self._options, self._device))
             self._name = name
         return self._run(config)

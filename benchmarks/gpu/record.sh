@@ -15,13 +15,14 @@ for load in idle copy matmul decode; do
     --device "$DEVICE" --study "$STUDY" --seconds $((SECONDS_EACH + 15)) > "$log" 2>&1 &
   pid=$!
   for ((waited = 0; waited < READY_LIMIT_S; waited++)); do
-    grep -q '^ready$' "$log" && break
+    grep -qs '^ready$' "$log" && break
     kill -0 "$pid" 2> /dev/null || break
     sleep 1
   done
   if grep -q '^ready$' "$log"; then
     sleep 2 # clocks rise, and the window before is over
-    autotune gpu record --seconds "$SECONDS_EACH" --load "$load" --out "$OUT/trace-$load.jsonl" || echo "$load: exit code $?"
+    timeout --signal=INT --kill-after=10 $((SECONDS_EACH + 30)) autotune gpu record --seconds "$SECONDS_EACH" \
+      --load "$load" --out "$OUT/trace-$load.jsonl" || echo "$load: exit code $?"
   else
     echo "$load did not start; see $log"
     tail -n 5 "$log"

@@ -42,9 +42,7 @@ def held_back(moments: Moments) -> str:
 def show(path: Path) -> None:
     header, *moments = (json.loads(line) for line in path.read_text().splitlines())
     marks = [mark for mark in ("synthetic", "replay") if header[mark]]
-    print(
-        f"{path.stem}: {header['name']}, driver {header['driver']}, {header['date']}, load {header['load']!r}", *marks
-    )
+    print(f"{path.stem}: {header['name']}, driver {header['driver']}, {header['date']}, {header['load']}", *marks)
     if not moments:
         print("  no samples")
         return

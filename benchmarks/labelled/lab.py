@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autotuner.diagnosing import examine
+from autotuner.doctor import ceilings_for
 from autotuner.executors.process import ProcessExecutor
 from autotuner.jobs import Jobs
 from autotuner.metrics import median, value_of
@@ -21,6 +22,7 @@ from autotuner.spec.expressions import Limit
 from autotuner.spec.model import EquivalenceRules, Objective, Parameter, StudySpec
 from autotuner.types import (
     Binding,
+    Ceilings,
     Config,
     Diagnosis,
     Failure,
@@ -37,7 +39,6 @@ from labelled.opponent import Profile, by_utilisation, generous, strict
 from labelled.part import PartSpec
 from labelled.profiled import Profiled, profile_of
 from labelled.workload import Labelled
-from labelled.yardsticks import measure_ceilings
 
 PROTOCOL = MeasurementProtocol(
     block_s=0.04, warmup_min_s=0.1, warmup_max_s=0.6, min_measure_s=0.4, max_measure_s=1.0, precision_ratio=0.04,
@@ -96,31 +97,21 @@ class Lab:
 
     def __init__(self, pool: WorkerPool, folder: Path, device: str, patience_s: float) -> None:
         self._pool, self._folder, self.device, self.patience_s = pool, folder, device, patience_s
-        self._units_s: dict[str, float] = {}
-        self.ceilings = measure_ceilings(self.part_values, device, self.wait_for_quiet)
+        self.ceilings = self._measured_ceilings()
 
     def run(self, case: Case) -> Result:
-        """Compose, check, measure, diagnose; measured again when somebody else disturbed it."""
-        began_s = time.perf_counter()
-        result = Result(case, case.truth, None)
-        attempts = 0
-        while attempts < ATTEMPTS:
-            attempts += 1
+        """Compose, check, measure and diagnose once; without an answer if somebody else disturbed it."""
+        began_s, result = time.perf_counter(), Result(case, case.truth, None)
+        try:
             self.wait_for_quiet()
-            try:
-                parts = self._composed(case)
-                truth, seen = check(self, case, parts)
-                result = replace(self._attempt(case, parts), truth=truth, check=seen)
-            except UnclearError as error:
-                result = replace(result, answer=None, skipped=str(error))
-            assert result.answer is not None or result.skipped
-            if result.answer is not None and (result.answer.binding is not Binding.INVALID or case.hogs):
-                break
-            self._units_s.clear()
-        else:
-            if result.answer is not None:
-                result = replace(result, answer=None, skipped=result.answer.sentence)
-        return replace(result, attempts=attempts, duration_s=time.perf_counter() - began_s)
+            parts = self._composed(case)
+            truth, seen = check(self, case, parts)
+            result = replace(self._measured(case, parts), truth=truth, check=seen)
+        except UnclearError as error:
+            result = replace(result, skipped=str(error))
+        if result.answer is not None and result.answer.binding is Binding.INVALID and not case.hogs:
+            result = replace(result, answer=None, skipped=result.answer.sentence)
+        return replace(result, duration_s=time.perf_counter() - began_s)
 
     def part_values(self, parts: tuple[PartSpec, ...], name: str, config: Config = CONFIG) -> list[float]:
         """What each part tells ("s", "flops", "bytes"), medians of a quick run in a process of its own.
@@ -130,21 +121,55 @@ class Lab:
         Raises:
             UnclearError: It failed.
         """
-        job = Job(Labelled(parts=parts, tells=True), config, QUICK, (), self.device, "check")
-        outcome = self._pool.submit(job).result()
-        self._pool.close("check")
-        if isinstance(outcome, Failure):
-            raise UnclearError(f"{outcome.kind}: {outcome.message}")
+        outcome = self._done(Job(Labelled(parts=parts, tells=True), config, QUICK, (), self.device, "check"))
         return [median(outcome.samples.get(f"part_{number}_{name}", (0.0,))) for number in range(len(parts))]
 
+    def relieved_ratio(self, parts: tuple[PartSpec, ...], resource: Binding) -> float:
+        """Time of a step under relief, relative to one as it is."""
+        job = Job(Labelled(parts=parts), CONFIG, QUICK, (), self.device, "check", relieves=resource.value)
+        return self._done(job).telemetry["relieved_time_ratio"]
+
+    def diagnosis(self, parts: tuple[PartSpec, ...]) -> Diagnosis:
+        """What is said of these parts, whatever happens on the machine."""
+        return self._diagnosed(Case("", "", (), parts), parts, math.inf)[1]
+
+    def _done(self, job: Job) -> Measurement:
+        """A job in a process of its own.
+
+        Raises:
+            UnclearError: It failed.
+        """
+        outcome = self._pool.submit(job).result()
+        self._pool.close(job.launch)
+        if isinstance(outcome, Failure):
+            raise UnclearError(f"{job.launch}: {outcome.kind}: {outcome.message}")
+        return outcome
+
+    def _measured_ceilings(self) -> Ceilings:
+        """As a study has them, undisturbed if that can be had."""
+        for _ in range(ATTEMPTS):
+            with suppress(UnclearError):
+                self.wait_for_quiet()
+            ceilings = ceilings_for(None, self.device, pool=self._pool)
+            assert ceilings is not None, "the doctor cannot measure this machine"
+            if not ceilings.contended:
+                break
+        return ceilings
+
     def wait_for_quiet(self) -> None:
-        """Wait until nobody else uses the cores, at most as long as the patience lasts."""
+        """Wait until nobody else uses the cores.
+
+        Raises:
+            UnclearError: Somebody did until the patience was at its end.
+        """
         reader, quiet, deadline_s = HostReader(), 0, time.monotonic() + self.patience_s
-        while quiet < QUIET_LOOKS and time.monotonic() < deadline_s:
+        while quiet < QUIET_LOOKS:
             time.sleep(QUIET_LOOK_S)
             quiet = quiet + 1 if reader.read().get("cpu_foreign_ratio", 0.0) < MAX_FOREIGN_RATIO else 0
+            if time.monotonic() > deadline_s:
+                raise UnclearError("others used the cores all the time")
 
-    def _attempt(self, case: Case, parts: tuple[PartSpec, ...]) -> Result:
+    def _measured(self, case: Case, parts: tuple[PartSpec, ...]) -> Result:
         limit_bytes = math.inf
         if case.room_ratio:
             limit_bytes = case.room_ratio * self._peak_bytes(parts, {"batch_size": case.batch[-1]})
@@ -163,12 +188,8 @@ class Lab:
         """The parts with amounts that give them their shares of a step."""
         if not case.shares:
             return case.parts
-        for key, parts in ((part.model_dump_json(), part) for part in case.parts):
-            if key not in self._units_s:
-                once_s = self.part_values((parts,), "s")[0]
-                self._units_s[key] = once_s
-        keys = [part.model_dump_json() for part in case.parts]
-        bulk = [resized(part, 0.3 * STEP_S / self._units_s[key]) for part, key in zip(case.parts, keys, strict=True)]
+        once_s = self.part_values(case.parts, "s")
+        bulk = [resized(part, 0.3 * STEP_S / time_s) for part, time_s in zip(case.parts, once_s, strict=True)]
         times_s = self.part_values(tuple(bulk), "s")
         units_s = [
             time_s * part.amount / big.amount for time_s, part, big in zip(times_s, case.parts, bulk, strict=True)
@@ -180,22 +201,15 @@ class Lab:
 
     def _peak_bytes(self, parts: tuple[PartSpec, ...], config: Config) -> float:
         """The most memory that the largest batch takes, as the trial will see it."""
-        job = Job(Labelled(parts=parts), config, QUICK, (), self.device, "check", counts=True)
-        outcome = self._pool.submit(job).result()
-        self._pool.close("check")
-        if isinstance(outcome, Failure):
-            raise UnclearError(f"{outcome.kind}: {outcome.message}")
+        outcome = self._done(Job(Labelled(parts=parts), config, QUICK, (), self.device, "check", counts=True))
         return value_of("peak_memory_bytes", outcome.samples)
 
     def _profile(
         self, case: Case, parts: tuple[PartSpec, ...], measurement: Measurement, limit_bytes: float
     ) -> Profile:
         """What the opponent looks at: a trace of the same step, and the same measurement."""
-        job = Job(Profiled(parts=parts), {"batch_size": case.batch[-1]}, TRACED, (), self.device, "profile")
-        traced = self._pool.submit(job).result()
-        self._pool.close("profile")
-        if isinstance(traced, Failure):
-            raise UnclearError(f"profile: {traced.kind}: {traced.message}")
+        config: Config = {"batch_size": case.batch[-1]}
+        traced = self._done(Job(Profiled(parts=parts), config, TRACED, (), self.device, "profile"))
         return profile_of(traced.samples, measurement.samples, limit_bytes)
 
     def _diagnosed(self, case: Case, parts: tuple[PartSpec, ...], limit_bytes: float) -> tuple[Measurement, Diagnosis]:
@@ -216,6 +230,18 @@ class Lab:
             trials.append(Trial(len(trials), config, Origin.SAMPLER, outcome, verdict))
         self._pool.close("search")
         return outcome, verdict.diagnosis
+
+
+def run_cases(lab: Lab, chosen: Iterable[Case], attempts: int, listener: Callable[[Result], None]) -> list[Result]:
+    """Every case once; those that somebody disturbed again, after all the others, up to so many times."""
+    results: dict[str, Result] = {}
+    waiting = list(chosen)
+    for attempt in range(1, attempts + 1):
+        for case in waiting:
+            results[case.name] = replace(lab.run(case), attempts=attempt)
+            listener(results[case.name])
+        waiting = [case for case in waiting if results[case.name].answer is None]
+    return list(results.values())
 
 
 def resized(part: PartSpec, times: float) -> PartSpec:

@@ -1,9 +1,9 @@
 """What others would have said of the same runs: the five thresholds of torch-tb-profiler 0.4.3, and a utilisation rule.
 
 The thresholds are those of `torch_tb_profiler/profiler/data.py`, in the order in which it gives advice: DataLoader
-over 5 % of a step, communication over 10 %, GPU utilisation under 50 %, tensor cores unused although eligible operations
-run, peak device memory over 90 %. A step is divided among exclusive roles as its `overall_parser.py` does it:
-communication before data loading before operators; on a GPU kernels come first.
+over 5 % of a step, communication over 10 %, GPU utilisation under 50 %, tensor cores unused although eligible ones run,
+peak device memory over 90 %. A step is divided among exclusive roles as its `overall_parser.py` does it: communication
+before data loading before operators; on a GPU kernels come first.
 
 Two readings are scored. "strict": what it would print. On a CPU its last three rules cannot fire. "generous": the same
 rules with the CPU in the place of the GPU (utilisation: share of a step inside operators; tensor cores: products or

@@ -5,8 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.analyze.collectives import (
-    Link, algorithm_bandwidth_bytes_per_s, bucket_ready_s, bus_bandwidth_bytes_per_s, collective_s, fit_link,
-    latency_steps, overlap, traffic_factor,
+    Link,
+    algorithm_bandwidth_bytes_per_s,
+    bucket_ready_s,
+    bus_bandwidth_bytes_per_s,
+    collective_s,
+    fit_link,
+    latency_steps,
+    overlap,
+    traffic_factor,
 )  # fmt: skip
 from autotuner.types import Estimate
 

@@ -166,6 +166,10 @@ def test_on_a_gpu_the_host_binds_as_far_as_the_device_ran_dry():
     assert found(measured({**gpu, "drained_ratio": 0.1, "dram_busy_ratio": 0.8}), ceilings()).binding == MEMORY
 
 
+def test_a_share_that_is_no_resources_is_not_probed():
+    assert hypotheses(Diagnosis(HOST, "", {"overhead_share_ratio": 0.9, "input_share_ratio": 0.3})) == (INPUT,)
+
+
 # probes
 
 

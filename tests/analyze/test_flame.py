@@ -9,7 +9,7 @@ process 10:"python -m autotuner.profiling.child /x/request.json";thread (10): Ma
 process 10:"python -m autotuner.profiling.child /x/request.json";thread (10): MainThread;step (autotuner/profiling/child.py:5);Net.forward (net.py:8) 10
 process 10:"python -m autotuner.profiling.child /x/request.json";thread (0x7F): Thread-1 (feed);run (threading.py:1) 5
 process 10:"python";process 12:"python";thread (12): MainThread;_worker_loop (torch/utils/data/_utils/worker.py:1);Data.__getitem__ (data.py:6) 40
-process 10:"python";process 13:"python; rm";thread (13): MainThread;Data.__getitem__ (data.py:6) 2
+process 10:"python";process 13:"python -c "x="y";z"";thread (13): MainThread;Data.__getitem__ (data.py:6) 2
 a torn line
 """  # noqa: E501
 
@@ -26,6 +26,7 @@ def test_stacks_know_their_process_and_thread():
 
 
 def test_this_programs_own_frames_are_left_out():
+    assert flame.parse_raw(RAW)[-1].frames == ("Data.__getitem__ (data.py:6)",)
     assert flame.parse_raw(RAW)[0].frames == ("Net.forward (net.py:7)", "poll (select.py:3)")
 
 

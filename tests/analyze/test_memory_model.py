@@ -5,7 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.analyze.memory_model import (
-    activation_bytes, fit_memory, kv_cache_bytes, largest_shard_elements, zero_bytes,
+    activation_bytes,
+    fit_memory,
+    kv_cache_bytes,
+    largest_shard_elements,
+    zero_bytes,
 )  # fmt: skip
 
 GIB = 2**30

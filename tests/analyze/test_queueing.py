@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.analyze.queueing import (
-    InputQueue, enough_workers, expected_wait_s, explain_queue, fluid_wait_s, most_useful_workers, wait_ratio,
+    InputQueue,
+    enough_workers,
+    expected_wait_s,
+    explain_queue,
+    fluid_wait_s,
+    most_useful_workers,
+    wait_ratio,
 )  # fmt: skip
 
 QUEUE = InputQueue(workers=2, prepare_s=0.100, step_s=0.025)
@@ -33,28 +39,28 @@ def test_rates_and_utilisation():
 def test_without_variance_the_bound_is_the_answer(workers, wait_s):
     queue = replace(QUEUE, workers=workers)
     assert expected_wait_s(queue) == pytest.approx(wait_s, abs=1e-9)
-    almost = replace(queue, step_cv2=1e-9)  # the recursion, not the shortcut
-    assert expected_wait_s(almost) == pytest.approx(wait_s, abs=1e-4)
+    almost = replace(queue, step_cv2=2e-6)  # the recursion, not the shortcut
+    assert expected_wait_s(almost) == pytest.approx(wait_s, abs=2e-4)
 
 
 def test_the_process_that_steps_pays_for_taking_over():
     queue = replace(QUEUE, workers=8, handover_s=0.005)
     assert expected_wait_s(queue) == pytest.approx(0.005)
-    assert expected_wait_s(replace(queue, prepare_cv2=1e-9)) == pytest.approx(0.005, abs=1e-5)
+    assert expected_wait_s(replace(queue, prepare_cv2=2e-6)) == pytest.approx(0.005, abs=1e-5)
     assert enough_workers(queue) is None
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(QUEUES)
 def test_waiting_is_never_less_than_the_bound_nor_more_than_a_batch_alone(queue):
     wait_s = expected_wait_s(queue)
     assert wait_s >= fluid_wait_s(queue) * 0.97 - 1e-9
-    slowest_s = max(queue.prepare_s, 1 / queue.arrival_rate_per_s)
+    slowest_s = max(1, min(queue.workers, most_useful_workers(queue))) / queue.arrival_rate_per_s
     assert wait_s <= (slowest_s + queue.handover_s) * 1.03
     assert 0 <= wait_ratio(queue) < 1
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(QUEUES.filter(lambda queue: queue.workers > 0))
 def test_more_workers_more_prefetching_and_steadier_batches_never_hurt(queue):
     endless = replace(queue, cpu_ratio=0.0)
@@ -62,6 +68,18 @@ def test_more_workers_more_prefetching_and_steadier_batches_never_hurt(queue):
     assert expected_wait_s(replace(endless, workers=queue.workers + 1)) <= wait_s
     assert expected_wait_s(replace(endless, prefetch_factor=queue.prefetch_factor + 1)) <= wait_s
     assert expected_wait_s(replace(endless, prepare_cv2=0, step_cv2=0)) <= wait_s
+
+
+def test_a_worker_takes_the_core_that_another_leaves():
+    """Two on one core are one with twice the buffer, not two at half the pace."""
+    one = replace(QUEUE, workers=1, prefetch_factor=4, prepare_cv2=1.0)
+    two = replace(QUEUE, workers=2, prefetch_factor=2, prepare_cv2=1.0, cores=1)
+    assert expected_wait_s(two) == pytest.approx(expected_wait_s(one))
+
+
+def test_as_many_workers_as_one_likes():
+    queue = replace(QUEUE, workers=400, prepare_s=8.0, step_s=0.010, prepare_cv2=0.1)
+    assert 1 <= expected_wait_s(queue) / fluid_wait_s(queue) < 1.6
 
 
 def test_slow_batches_make_a_queue_wait_that_could_keep_up():
@@ -93,6 +111,11 @@ def test_enough_workers(changes, enough):
     assert enough_workers(queue) == enough
     if enough:
         assert wait_ratio(replace(queue, workers=enough)) <= 0.05 < wait_ratio(replace(queue, workers=enough - 1))
+
+
+@pytest.mark.parametrize("cv2", [5e-324, 1e-7, 99.0, 1e300])
+def test_any_variance_has_an_answer(cv2):
+    assert 0 <= wait_ratio(replace(QUEUE, workers=5, prepare_cv2=cv2)) < 1
 
 
 def test_no_more_workers_than_the_cores_feed():

@@ -105,17 +105,19 @@ def test_an_undisturbed_window_is_better_whatever_its_rate():
 
 
 def test_a_new_measurement_keeps_what_it_did_not_measure_and_what_was_better():
-    known = ceilings(["triad_bytes_per_s", "launch_s"], copy_bytes_per_s=10.0, triad_bytes_per_s=9.0, launch_s=1.0,
-                     disk_read_bytes_per_s=3.0)  # fmt: skip
-    now = ceilings(["copy_bytes_per_s", "triad_bytes_per_s"], copy_bytes_per_s=5.0, triad_bytes_per_s=8.0, launch_s=2.0)
+    known = ceilings(["triad_bytes_per_s", "launch_s", "graph_launch_s"], copy_bytes_per_s=10.0, triad_bytes_per_s=9.0,
+                     launch_s=1.0, graph_launch_s=1.0, disk_read_bytes_per_s=3.0)  # fmt: skip
+    now = ceilings(["copy_bytes_per_s", "triad_bytes_per_s", "graph_launch_s"], copy_bytes_per_s=50.0,
+                   triad_bytes_per_s=8.0, launch_s=2.0, graph_launch_s=0.5)  # fmt: skip
     merged = merge(known, now)
     assert {name: each.value for name, each in merged.values.items()} == {
-        "copy_bytes_per_s": 10.0,  # was undisturbed, and is disturbed now
-        "triad_bytes_per_s": 8.0,  # disturbed both times: the newer
-        "launch_s": 2.0,  # is undisturbed now
+        "copy_bytes_per_s": 10.0,  # was calm, and is disturbed now
+        "triad_bytes_per_s": 9.0,  # disturbed both times: what proves more
+        "graph_launch_s": 0.5,  # the same of a time
+        "launch_s": 2.0,  # is calm now
         "disk_read_bytes_per_s": 3.0,
     }
-    assert merged.contended == ("triad_bytes_per_s",)
+    assert merged.contended == ("graph_launch_s", "triad_bytes_per_s")
     elsewhere = replace(now, environment={"gpu": "another"})
     assert merge(known, elsewhere) == elsewhere
 

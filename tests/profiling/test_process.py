@@ -60,13 +60,16 @@ def test_the_time_limit_ends_the_whole_tree(tmp_path, leave):
     assert all(wait_gone(pid) for pid in started)
 
 
-def test_a_grandchild_that_holds_the_pipe_holds_nobody_up(tmp_path):
-    began_s = time.monotonic()
-    assert (
-        run("it", [sys.executable, "-c", "import os, time\nif not os.fork(): time.sleep(60)"], tmp_path / "log", 40)
-        == 0
+def test_an_orphan_that_holds_the_pipe_holds_nobody_up_and_is_ended(tmp_path):
+    pids = tmp_path / "pids"
+    program = (
+        f"import os, time\nif not os.fork():\n    open({str(pids)!r}, 'w').write(str(os.getpid()))\n    time.sleep(60)"
     )
+    program += f"\nwhile not os.path.exists({str(pids)!r}) or not open({str(pids)!r}).read(): time.sleep(0.01)"
+    began_s = time.monotonic()
+    assert run("it", [sys.executable, "-c", program], tmp_path / "log", 40) == 0
     assert time.monotonic() - began_s < 30
+    assert wait_gone(int(pids.read_text()))
 
 
 def test_what_cannot_start_is_said(tmp_path):

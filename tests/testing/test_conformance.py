@@ -58,7 +58,9 @@ def test_replay() -> None:
 
 
 def test_ceiling() -> None:
-    check_workload(CEILING, [{"operation": "launch"}, {"operation": "copy"}, {"message_bytes": 64, "operation": "launch"}])
+    check_workload(
+        CEILING, [{"operation": "launch"}, {"operation": "copy"}, {"message_bytes": 64, "operation": "launch"}]
+    )
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.kind)
@@ -80,7 +82,9 @@ def test_exporter(exporter: plugins.Exporter, tmp_path: Path) -> None:
 
 
 def test_no_builtin_is_forgotten() -> None:
-    checked = {type(plugin) for plugin in (GENERATE, CEILING, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)}
+    checked = {
+        type(plugin) for plugin in (GENERATE, CEILING, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)
+    }
     groups = ("workloads", "probes", "executors", "exporters")
     entries = [entry for group in groups for entry in plugins.names(group).values()]
     assert {entry.load() for entry in entries if entry.module.startswith("autotuner.")} == checked

@@ -103,6 +103,26 @@ with gpu.GpuProbe().open("cuda") as reader:
     assert 688 * 1.0 < matmul["gpu_energy_j"] < 688 * 3
 
 
+def test_gpm_between_two_moments_far_apart_is_their_mean(run):
+    """Weighted with time, as the hardware's counters would say; the moment of the first sample is over by then."""
+    moments = lines_of(SYNTHETIC)[1:]
+    program = """
+import pynvml
+from autotuner.monitor.gpu import gpm, nvml, visible_uuid
+with nvml.device(visible_uuid("cuda")) as device, gpm.opened(device) as counted:
+    for step in range(13):
+        nvml.memory_v2(device.handle)
+        if step in (8, 12):
+            answers = counted.answers()[2]
+print(repr(answers[10][1]))
+"""
+    done = run(program, trace=SYNTHETIC, NVML_REPLAY_STEPS="1")
+    spans_s = [moments[place]["at_s"] - moments[place - 1]["at_s"] for place in range(9, 13)]
+    values = [moments[place]["answers"]["nvmlGpmMetricsGet:10"][1] for place in range(9, 13)]
+    mean = sum(a * b for a, b in zip(spans_s, values, strict=True)) / sum(spans_s)
+    assert float(done.stdout) == pytest.approx(mean, rel=1e-9)
+
+
 def test_faults_strike_a_trace_as_well(run, tmp_path):
     out = tmp_path / "lost.jsonl"
     _, *moments = recorded(run, SYNTHETIC, out, 0.4, NVML_REPLAY_FAIL="power:4,gpm:4", NVML_REPLAY_LOST_AFTER="40")
