@@ -34,6 +34,7 @@ test: setup
 # The core of the tests; `make test` runs the rooms left out here as well.
 test-fast: setup
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/cli/test_bad_input.py --ignore tests/testing \
+		--ignore tests/profiling \
 		--ignore tests/store/test_store_faults.py --ignore tests/store/test_store_kills.py \
 		--ignore tests/verify/test_false_positives.py
 

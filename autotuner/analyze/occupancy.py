@@ -122,13 +122,9 @@ def occupancy(
 
 
 def _register_limit(warps: int, thread_registers: int) -> int:
-    """Blocks that the register file can hold: whole warps in each partition, and portions of registers to each warp."""
+    """Blocks that the registers allow: each partition holds whole warps, each warp gets whole portions."""
     per_warp = _round_up(thread_registers * _WARP_THREADS, _REGISTER_UNIT)
-    if per_warp == 0:
-        return _NO_LIMIT
-    if per_warp * _round_up(warps, _PARTITIONS) > _REGISTERS:  # the launch check counts all partitions alike
-        return 0
-    return _REGISTERS // _PARTITIONS // per_warp * _PARTITIONS // warps
+    return _REGISTERS // _PARTITIONS // per_warp * _PARTITIONS // warps if per_warp else _NO_LIMIT
 
 
 def _shared_limit(processor: Multiprocessor, block_shared_bytes: int) -> int:

@@ -86,7 +86,7 @@ def fluid_wait_s(queue: InputQueue) -> float:
     """The least that a step waits for data: what is left when nothing varies (asymptotic bounds, Denning and Buzen)."""
     if queue.workers == 0:
         return queue.prepare_s
-    return queue.handover_s + max(0.0, 1 / queue.arrival_rate_per_s - queue.step_s)
+    return queue.handover_s + max(0.0, 1 / queue.arrival_rate_per_s - 1 / queue.service_rate_per_s)
 
 
 def expected_wait_s(queue: InputQueue, seed: int = 0) -> float:

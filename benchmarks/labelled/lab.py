@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,12 +97,13 @@ class Lab:
 
     def __init__(self, pool: WorkerPool, folder: Path, device: str, patience_s: float) -> None:
         self._pool, self._folder, self.device, self.patience_s = pool, folder, device, patience_s
-        self.ceilings = self._measured_ceilings()
+        self.measured_ceilings: list[Ceilings] = []
 
     def run(self, case: Case) -> Result:
         """Compose, check, measure and diagnose once; without an answer if somebody else disturbed it."""
         began_s, result = time.perf_counter(), Result(case, case.truth, None)
         try:
+            assert self.ceilings  # measured before anything else
             self.wait_for_quiet()
             parts = self._composed(case)
             truth, seen = check(self, case, parts)
@@ -145,16 +146,17 @@ class Lab:
             raise UnclearError(f"{job.launch}: {outcome.kind}: {outcome.message}")
         return outcome
 
-    def _measured_ceilings(self) -> Ceilings:
-        """As a study has them, undisturbed if that can be had."""
-        for _ in range(ATTEMPTS):
-            with suppress(UnclearError):
-                self.wait_for_quiet()
-            ceilings = ceilings_for(None, self.device, pool=self._pool)
-            assert ceilings is not None, "the doctor cannot measure this machine"
-            if not ceilings.contended:
-                break
-        return ceilings
+    @property
+    def ceilings(self) -> Ceilings:
+        """This machine's, as a study has them: measured when first asked for, and again if that was disturbed."""
+        while not self.measured_ceilings or (
+            self.measured_ceilings[-1].contended and len(self.measured_ceilings) < ATTEMPTS
+        ):
+            self.wait_for_quiet()
+            measured = ceilings_for(None, self.device, pool=self._pool)
+            assert measured is not None, "the doctor cannot measure this machine"
+            self.measured_ceilings.append(measured)
+        return self.measured_ceilings[-1]
 
     def wait_for_quiet(self) -> None:
         """Wait until nobody else uses the cores.

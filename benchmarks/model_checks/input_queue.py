@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from autotuner.analyze.queueing import InputQueue, expected_wait_s, fluid_wait_s
 from model_checks.points import Point, free_cores, quietly
 
-BATCHES = 200
+BATCHES = 160
 PREPARE_S = 0.012
 TEXT = zlib.compress(random.Random(0).randbytes(2_000_000))
 STEPS_S = (0.003, 0.009)

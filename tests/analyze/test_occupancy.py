@@ -62,10 +62,11 @@ def test_what_cannot_be_launched_says_why(launch, limit):
     assert limit in explain_occupancy(found)
 
 
-def test_registers_are_checked_for_all_partitions_at_once():
-    """Five warps of 255 registers would fit as they are given out; the launch check rounds them up to eight."""
-    assert occupancy((9, 0), 5 * 32, 255, 0).blocks == 1
-    assert occupancy((9, 0), 9 * 32, 255, 0).blocks == 0
+def test_a_warp_lives_in_one_partition():
+    """21 warps of 96 registers would fit into 65,536 registers, but a quarter of these holds only 5 such warps."""
+    assert 21 * 32 * 96 < 65536
+    assert occupancy((9, 0), 21 * 32, 96, 0).blocks == 0
+    assert occupancy((9, 0), 20 * 32, 96, 0).blocks == 1
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -82,9 +82,26 @@ def test_a_tiny_real_model_from_the_command_line(tmp_path):
         assert any("Attention.forward" in name or "generate" in name for name in frames)
 
 
-def test_the_summary_fits_a_terminal_and_names_nvprofs_successors(file, tmp_path):
-    done = autotune("profile", file, "-o", tmp_path / "out", "--set", "fast=1", "--steps", 2)
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """The profile of 4 ms sleeps."""
+    folder = tmp_path_factory.mktemp("slow")
+    (folder / "sleeper.yaml").write_text(SLEEPER)
+    return sleeper(folder / "sleeper.yaml", folder / "out")
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory):
+    """What the command said of 2 ms sleeps, and the values that it wrote."""
+    folder = tmp_path_factory.mktemp("fast")
+    (folder / "sleeper.yaml").write_text(SLEEPER)
+    done = autotune("profile", folder / "sleeper.yaml", "-o", folder / "out", "--set", "fast=1", "--steps", 2)
     assert done.exit_code == 0, done.output
+    return done, json.loads((folder / "out" / "profile.json").read_text())
+
+
+def test_the_summary_fits_a_terminal_and_names_nvprofs_successors(fast):
+    done, _ = fast
     assert "sleeper, fast=1" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "nsys and ncu" in done.stdout
@@ -94,23 +111,20 @@ def test_the_summary_fits_a_terminal_and_names_nvprofs_successors(file, tmp_path
     assert "nsys profile" in helped
 
 
-@pytest.mark.slow
-def test_the_step_is_timed_without_the_profiler(file, tmp_path):
-    slow = sleeper(file, tmp_path / "slow")
-    fast = sleeper(file, tmp_path / "fast", "parameters.fast.default=1")
-    assert slow.step_s > 1.4 * fast.step_s
+def test_the_step_is_timed_without_the_profiler(slow, fast):
+    _, values = fast
+    assert slow.step_s > 1.4 * values["step_s"]
     assert slow.step_s >= 0.004
     assert slow.trace.host.python_s == pytest.approx(slow.trace.window_s, rel=0.05), "it only sleeps"
     assert slow.cpu.main_ratio < 0.8
 
 
-def test_sampling_sees_where_it_waits(file, tmp_path):
-    found = sleeper(file, tmp_path / "out")
-    if not found.stacks:
-        pytest.skip(found.notes[0])
-    lines = {stack.frames[-1] for stack in found.stacks if stack.frames}
+def test_sampling_sees_where_it_waits(slow):
+    if not slow.stacks:
+        pytest.skip(slow.notes[0])
+    lines = {stack.frames[-1] for stack in slow.stacks if stack.frames}
     assert any(line.startswith("OpenReplay.step (") for line in lines), lines
-    assert not any("autotuner/profiling" in frame for stack in found.stacks for frame in stack.frames)
+    assert not any("autotuner/profiling" in frame for stack in slow.stacks for frame in stack.frames)
 
 
 @pytest.mark.slow
