@@ -166,7 +166,12 @@ def export(
     with open_record(db) as record:
         study = record.study(name)
         exporter = plugins.load_class("exporters", target, Exporter).model_validate({"force": force})
-        return exporter.export(recommendation(study, force=force), directory or record.folder(name) / "exports")
+        found = recommendation(study, force=force)
+        if gpu.made_on_replay(found.environment):  # here as well, for a third party's exporter may forget it
+            raise UsageError(
+                f"study {name!r} was made on a GPU that only plays values back", "measure on a real one to export"
+            )
+        return exporter.export(found, directory or record.folder(name) / "exports")
 
 
 def export_targets() -> Mapping[str, str]:
@@ -232,7 +237,11 @@ def _ceilings(record: Record, spec: StudySpec, pool: WorkerPool, listener: Liste
     """This machine's ceilings, measured once; a workload that does not run torch cannot be held against them."""
     if "torch" not in spec.workload.preload():
         return None
-    return ceilings_for(record, spec.device, pool=pool, note=lambda text: listener(Note(text)))
+
+    def note(text: str) -> None:
+        listener(Note(text))
+
+    return ceilings_for(record, spec.device, pool=pool, note=note, retry_disturbed=True)
 
 
 def _started(record: Record, study: Study, spec: StudySpec) -> StudyStarted:

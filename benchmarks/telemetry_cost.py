@@ -11,7 +11,7 @@ Probes are opened and closed outside the clocks: a study does that once. The int
 Two clocks: wall time, and the CPU time of the whole process, threads included. Where a process has its cores to itself
 the two agree; where not, only the second is a measurement, and so the goal is about it where the work runs on a CPU (a
 tight Python loop), and about wall time where it runs on a GPU (matrix products). `asleep` are windows in which the
-program does nothing: the probes' own CPU time, of the wall time, with the real thread; caches are cold, so it is more.
+program does nothing: the probes' own CPU time, of the wall time, with the real thread.
 
 Cases: `cpu` is what a study on a CPU pays; `replay` adds the GPU probe over the replay library: its thread, its calls
 and its Python, but not what a real driver takes for an answer; `cuda` only where there is a GPU. Goal: the upper end

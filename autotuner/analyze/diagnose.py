@@ -51,14 +51,10 @@ def diagnose(
     evidence = _evidence(shares, measurement)
     if share < BOUND_SHARE:
         return Diagnosis(Binding.UNKNOWN, mixture(shares), evidence)
-    floor_s = shares.floors_s.get(binding) if binding is not Binding.HOST_LAUNCH else None
-    found = Diagnosis(
-        binding,
-        sentence(binding, shares, measurement.telemetry),
-        evidence,
-        ceiling_ratio=floor_s / shares.step_s if floor_s else None,
-    )
-    return _advised(spec, found)
+    floor_s = shares.floors_s.get(binding) if binding in _roofs(ceilings) else None
+    ceiling_ratio = floor_s / shares.step_s if floor_s else None
+    text = sentence(binding, shares, measurement.telemetry, ceiling_ratio)
+    return _advised(spec, Diagnosis(binding, text, evidence, ceiling_ratio))
 
 
 def hypotheses(diagnosis: Diagnosis) -> tuple[Binding, ...]:
@@ -109,6 +105,13 @@ def _advised(spec: StudySpec, diagnosis: Diagnosis) -> Diagnosis:
         try_next=diagnosis.try_next or try_next(spec, diagnosis.binding),
         cannot_help=cannot_help(spec, diagnosis.binding, diagnosis.ceiling_ratio),
     )
+
+
+def _roofs(ceilings: Ceilings | None) -> tuple[Binding, ...]:
+    """Resources whose ceiling is known; one that was measured while others worked is only a lower bound."""
+    disturbed = ceilings.contended if ceilings else ()
+    of = {Binding.COMPUTE: ("matmul_",), Binding.MEMORY_BANDWIDTH: ("copy_", "triad_")}
+    return tuple(roof for roof, names in of.items() if not any(name.startswith(names) for name in disturbed))
 
 
 def _unknown(shares: Shares | None) -> Diagnosis:

@@ -5,16 +5,15 @@ from autotuner.analyze.utilisation import GpuUtilisation, explain_utilisation
 from autotuner.metrics import format_quantity
 from autotuner.types import Binding, Metrics
 
-
 GPU_SIGNALS = (
     "gpu_busy_ratio", "sm_busy_ratio", "sm_occupancy_ratio", "tensor_busy_ratio", "fp64_busy_ratio", "fp32_busy_ratio",
     "fp16_busy_ratio", "dram_busy_ratio", "drained_ratio",
 )  # fmt: skip
 
 
-def sentence(binding: Binding, shares: Shares, seen: Metrics) -> str:
+def sentence(binding: Binding, shares: Shares, seen: Metrics, ceiling_ratio: float | None) -> str:
     """What binds, how much of a step, and how far from the machine's limit; on a GPU also what its counters mean."""
-    return " ".join(filter(None, (_bound(binding, shares, seen), _utilisation(seen))))
+    return " ".join(filter(None, (_bound(binding, shares, seen, ceiling_ratio), _utilisation(seen))))
 
 
 def _utilisation(seen: Metrics) -> str:
@@ -33,7 +32,7 @@ def _utilisation(seen: Metrics) -> str:
     )
 
 
-def _bound(binding: Binding, shares: Shares, seen: Metrics) -> str:
+def _bound(binding: Binding, shares: Shares, seen: Metrics, ceiling_ratio: float | None) -> str:
     share = shares.ratios[binding]
     match binding:
         case Binding.INPUT:
@@ -48,12 +47,12 @@ def _bound(binding: Binding, shares: Shares, seen: Metrics) -> str:
             if "step_bytes" not in seen:
                 return f"{share:.0%} of a step moves data, by the device's own counters."
             rate = format_quantity(seen["step_bytes"] / shares.step_s, "bytes") + "/s"
-            return f"{share:.0%} of a step moves data: {rate}{_of_ceiling(binding, shares)}."
+            return f"{share:.0%} of a step moves data: {rate}{_of_ceiling(ceiling_ratio)}."
         case Binding.COMPUTE:
             if "step_flops" not in seen:
                 return f"{share:.0%} of a step is arithmetic, by the device's own counters."
             rate = flops_text(seen["step_flops"] / shares.step_s) + "/s"
-            return f"{share:.0%} of a step is arithmetic: {rate}{_of_ceiling(binding, shares)}."
+            return f"{share:.0%} of a step is arithmetic: {rate}{_of_ceiling(ceiling_ratio)}."
     raise AssertionError(binding)
 
 
@@ -76,9 +75,8 @@ def _host(share: float, shares: Shares, seen: Metrics) -> str:
     )
 
 
-def _of_ceiling(binding: Binding, shares: Shares) -> str:
-    floor_s = shares.floors_s.get(binding)
-    return f", {floor_s / shares.step_s:.0%} of what was measured on this machine" if floor_s else ""
+def _of_ceiling(ceiling_ratio: float | None) -> str:
+    return f", {ceiling_ratio:.0%} of what was measured on this machine" if ceiling_ratio else ""
 
 
 def flops_text(flops: float) -> str:

@@ -37,6 +37,7 @@ def ceilings_for(
     note: Note = say_nothing,
     quick: bool = True,
     again: bool = False,
+    retry_disturbed: bool = False,
 ) -> Ceilings | None:
     """This machine's ceilings: from the record, or measured now and kept there. Never fails a study.
 
@@ -48,13 +49,15 @@ def ceilings_for(
         note: Told in one sentence what is done, and what goes wrong.
         quick: Be content with the subset that a diagnosis needs.
         again: Measure even if they are known.
+        retry_disturbed: Measure also when some that a diagnosis needs were never measured undisturbed.
 
     Returns:
         None, after a note, when there are none.
     """
     try:
         known = record.ceilings(machine_environment(device)) if record else None
-        if known and not again and (quick or _is_full(known, device)):
+        stale = again or (retry_disturbed and known is not None and _is_disturbed(known, device))
+        if known and not stale and (quick or _is_full(known, device)):
             return known
         note("measuring what this machine can do at most" + ("" if known else ", once"))
         beside = record.folder(LAUNCH).parent if record else None
@@ -69,6 +72,11 @@ def ceilings_for(
         note(f"what this machine can do at most is not known: {error}")
         return None
     return merged
+
+
+def _is_disturbed(known: Ceilings, device: str) -> bool:
+    """Whether one of those that a diagnosis needs was never measured undisturbed."""
+    return any(each.ceiling in known.contended for each in operations(device, quick=True))
 
 
 def _is_full(known: Ceilings, device: str) -> bool:

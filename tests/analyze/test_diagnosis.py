@@ -50,9 +50,9 @@ SPEC = StudySpec.model_validate({
 })  # fmt: skip
 
 
-def ceilings(**values):
+def ceilings(contended=(), **values):
     known = {"matmul_float32_flops_per_s": 1e11, "copy_bytes_per_s": 8e9, "triad_bytes_per_s": 1e10, "launch_s": 2e-6}
-    return Ceilings({name: Estimate(v, v, v) for name, v in (known | values).items()}, {}, NOW)
+    return Ceilings({name: Estimate(v, v, v) for name, v in (known | values).items()}, {}, NOW, contended)
 
 
 def measured(telemetry=None, contended=False, **samples):
@@ -95,6 +95,13 @@ def test_memory_binds():
     assert "8.38 GiB/s" in diagnosis.sentence
     assert diagnosis.try_next == ("batch_size", "dtype", "mystery")
     assert diagnosis.cannot_help == ("workers",)
+
+
+def test_a_disturbed_ceiling_is_a_lower_bound_of_which_no_share_is_claimed():
+    diagnosis = found(measured(ARITHMETIC), ceilings(contended=("matmul_float32_flops_per_s",)))
+    assert (diagnosis.binding, diagnosis.ceiling_ratio, diagnosis.cannot_help) == (COMPUTE, None, ())
+    assert "of what was measured" not in diagnosis.sentence
+    assert found(measured(STREAMING), ceilings(contended=("matmul_float32_flops_per_s",))).ceiling_ratio is not None
 
 
 def test_far_from_the_ceiling_nothing_is_ruled_out():

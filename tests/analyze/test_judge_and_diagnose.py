@@ -7,8 +7,8 @@ import pytest
 
 from autotuner.analyze.batch_slope import fit_line
 from autotuner.analyze.diagnose import diagnose
-from autotuner.analyze.steps import batch_parameter
 from autotuner.analyze.judge import judge
+from autotuner.analyze.steps import batch_parameter
 from autotuner.errors import UsageError
 from autotuner.plugins import Executor, OpenWorkload, WorkerPool, Workload
 from autotuner.spec.model import StudySpec

@@ -224,6 +224,17 @@ def test_ceilings_are_measured_once_a_machine(record, monkeypatch):
     assert len(pool.asked) == 2 * count
 
 
+def test_a_study_measures_disturbed_ceilings_again(record):
+    known = ceilings_for(record, "cpu", pool=Scripted())
+    record.append_ceilings(replace(known, contended=("copy_bytes_per_s",)))
+    pool = Scripted()
+    assert ceilings_for(record, "cpu", pool=pool).contended == ("copy_bytes_per_s",)
+    assert pool.asked == []
+    assert ceilings_for(record, "cpu", pool=pool, retry_disturbed=True).contended == ()
+    assert ceilings_for(record, "cpu", pool=(idle := Scripted()), retry_disturbed=True)
+    assert idle.asked == []
+
+
 def test_the_rest_is_measured_when_somebody_wants_everything(record):
     pool = Scripted()
     ceilings_for(record, "cpu", pool=pool)
