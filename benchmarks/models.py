@@ -29,6 +29,7 @@ MEDIAN_GOALS: Mapping[str, float] = {
     "memory line": 0.01,
     "batch slope": 0.15,
     "input queue": 0.05,
+    "decoding queue": 0.25,
     "all-reduce": 0.25,
     "overlap": 0.25,
 }
@@ -42,7 +43,7 @@ def check_occupancy(goals: dict[str, bool]) -> list[str]:
         return []
     launches = occupancy.random_launches(occupancy.LAUNCHES)
     found = occupancy.differences(launches, include)
-    print(f"{'occupancy':12} {len(launches)} launches, {len(found)} differ from cuda_occupancy.h")
+    print(f"{'occupancy':14} {len(launches)} launches, {len(found)} differ from cuda_occupancy.h")
     goals[f"occupancy: all of {len(launches)} launches as cuda_occupancy.h, blocks and limits"] = not found
     return found
 
@@ -57,7 +58,7 @@ def report(points: list[Point], goals: dict[str, bool]) -> None:
         own = [point for point in of_all if not point.disturbed] or of_all
         middle, worst = median_error(own), largest_error(own)
         quiet = f"{sum(not point.disturbed for point in of_all)} of {len(of_all)} undisturbed"
-        print(f"{model:12} {quiet:24} median {middle:6.1%}  largest {worst.error_ratio:+7.1%}  ({worst.case})")
+        print(f"{model:14} {quiet:24} median {middle:6.1%}  largest {worst.error_ratio:+7.1%}  ({worst.case})")
         if model in MEDIAN_GOALS:
             goals[f"{model}: median error {middle:.1%} <= {MEDIAN_GOALS[model]:.0%}"] = middle <= MEDIAN_GOALS[model]
 

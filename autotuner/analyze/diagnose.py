@@ -79,7 +79,8 @@ def prove(spec: StudySpec, diagnosis: Diagnosis, probed: Binding, relieved: Meas
     known = replace(diagnosis, elasticities={**diagnosis.elasticities, probed.value: elasticity})
     if elasticity.value >= _CONFIRMED and elasticity.low > _NOTICEABLE:
         if known.binding is not probed:
-            text = f"A step is {1 - relieved.telemetry['relieved_time_ratio']:.0%} shorter when relieved of {_words(probed)}."
+            shorter = 1 - relieved.telemetry["relieved_time_ratio"]
+            text = f"A step is {shorter:.0%} shorter when relieved of {_words(probed)}."
             known = replace(known, binding=probed, sentence=text, ceiling_ratio=None, try_next=())
             known = _advised(spec, known)
         return replace(known, confirmed=True)

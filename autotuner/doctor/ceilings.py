@@ -44,8 +44,7 @@ def ceilings_for(
     Args:
         record: Where they are kept; None keeps nothing.
         device: "cpu" or "cuda".
-        pool: An opened one to measure in, whose other launches are closed first; None opens one, and on "cuda"
-            reserves a GPU for it.
+        pool: An opened one, whose other launches are closed first; None opens one, and on "cuda" reserves a GPU.
         note: Told in one sentence what is done, and what goes wrong.
         quick: Be content with the subset that a diagnosis needs.
         again: Measure even if they are known.
@@ -56,8 +55,8 @@ def ceilings_for(
     """
     try:
         known = record.ceilings(machine_environment(device)) if record else None
-        stale = again or (retry_disturbed and known is not None and _is_disturbed(known, device))
-        if known and not stale and (quick or _is_full(known, device)):
+        again = again or (retry_disturbed and known is not None and _is_disturbed(known, device))
+        if known and not again and (quick or _is_full(known, device)):
             return known
         note("measuring what this machine can do at most" + ("" if known else ", once"))
         beside = record.folder(LAUNCH).parent if record else None
@@ -71,7 +70,6 @@ def ceilings_for(
         logger.warning("no ceilings: %s", error)
         note(f"what this machine can do at most is not known: {error}")
         return None
-    return merged
 
 
 def _is_disturbed(known: Ceilings, device: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from autotuner import statistics
 from autotuner.errors import AutotuneError, InvalidConfigError, MachineError, UnsupportedError, UsageError
-from autotuner.monitor import environment, host, reference
+from autotuner.monitor import environment, gpu, host, reference
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.relief import relieved_window
 from autotuner.monitor.window import NotFiniteError, best_window
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # What torch raises when code cannot run under a dispatch mode.
 _UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, AssertionError)
+
+_GPU_GONE = ("gpu_lost", "reset_required")
 
 
 class Recorder:
@@ -56,6 +58,8 @@ class Recorder:
             raise
         except BaseException as error:  # noqa: BLE001 - the project's one: failures are data
             traceback.print_exc()
+            if job.device != "cpu" and (state := gpu.state(job.device)).name in _GPU_GONE:
+                raise MachineError(state.sentence, state.mend) from error
             return Failure(classify(error), _first_line(error), _log(job), time.perf_counter() - started_s)
 
     def _measure(self, job: Job) -> Measurement:

@@ -121,6 +121,7 @@ def check_one(name: str, data: Sleeping, sending_s: float, handover_s: float) ->
             cpu_ratio=data.cpu_ratio, cores=free_cores(seen), handover_s=handover_s,
         )  # fmt: skip
         case = f"{name}, {workers} workers x {prefetch}, step {step_s * 1e3:g} ms"
-        for model, wait_s in (("input queue", expected_wait_s), ("fluid bound", fluid_wait_s)):
+        kind = "decoding" if data.cpu_ratio else "input"
+        for model, wait_s in ((f"{kind} queue", expected_wait_s), (f"{kind} bound", fluid_wait_s)):
             points.append(Point(model, case, wait_s(queue) + queue.step_s, cycle_s, "s", disturbed))
     return points

@@ -65,5 +65,5 @@ def taken_ratio(seen: Metrics) -> float:
 
 
 def free_cores(seen: Metrics) -> float:
-    """What others left of the cores that this process may use."""
-    return available_cores() * max(0.05, 1 - taken_ratio(seen))
+    """What others, and this process without its children, left of the cores that it may use."""
+    return available_cores() * max(0.05, 1 - taken_ratio(seen) - seen.get("cpu_main_ratio", 0.0))

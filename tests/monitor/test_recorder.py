@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from autotuner.errors import InvalidConfigError, UnsupportedError
+from autotuner.errors import InvalidConfigError, MachineError, UnsupportedError
 from autotuner.metrics import median, value_of
 from autotuner.monitor import recorder
+from autotuner.monitor.gpu import Condition
 from autotuner.monitor.recorder import Recorder, classify
 from autotuner.monitor.window import NotFiniteError
 from autotuner.plugins import Job, Probe, ProbeReader, Step, Workload
@@ -203,3 +204,16 @@ def test_interrupt_is_not_a_failure_of_the_workload(monkeypatch: pytest.MonkeyPa
 )
 def test_classify(error: BaseException, kind: FailureKind) -> None:
     assert classify(error) is kind
+
+
+@pytest.mark.parametrize(("state", "is_machines"), [("gpu_lost", True), ("reset_required", True), ("ready", False)])
+def test_a_gpu_that_is_gone_is_the_machines_fault(monkeypatch, state: str, is_machines: bool) -> None:
+    """Injected: what NVML says of the GPU after the step has failed."""
+    monkeypatch.setattr(recorder.gpu, "state", lambda device: Condition(state, "the GPU is lost", "restart"))
+    broken = job(Replay(fault={"error": "size > 0"}), device="cuda")
+    with Recorder() as opened:
+        if is_machines:
+            with pytest.raises(MachineError, match="the GPU is lost"):
+                opened.measure(broken)
+        else:
+            assert isinstance(opened.measure(broken), Failure)
