@@ -66,6 +66,7 @@ def ceilings_for(
         merged = merge(known, measured) if known else measured
         if record:
             record.append_ceilings(merged)
+        return merged
     except AutotuneError as error:
         logger.warning("no ceilings: %s", error)
         note(f"what this machine can do at most is not known: {error}")

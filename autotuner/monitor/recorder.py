@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 # What torch raises when code cannot run under a dispatch mode.
 _UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, AssertionError)
 
-_GPU_GONE = ("gpu_lost", "reset_required")
-
 
 class Recorder:
     """Measures jobs one after the other, keeping the workload open while only live parameters change."""
@@ -58,8 +56,7 @@ class Recorder:
             raise
         except BaseException as error:  # noqa: BLE001 - the project's one: failures are data
             traceback.print_exc()
-            if job.device != "cpu" and (state := gpu.state(job.device)).name in _GPU_GONE:
-                raise MachineError(state.sentence, state.mend) from error
+            _check_gpu(job.device)
             return Failure(classify(error), _first_line(error), _log(job), time.perf_counter() - started_s)
 
     def _measure(self, job: Job) -> Measurement:
@@ -166,6 +163,16 @@ def _coarser_dtype(known: Mapping[str, object], outputs: Mapping[str, object]) -
 def _peak_memory_bytes(device: str) -> int:
     on_device = torch_door.peak_memory_bytes(device)
     return host.peak_rss_bytes() if on_device is None else on_device
+
+
+def _check_gpu(device: str) -> None:
+    """Raise what the machine is to blame for.
+
+    Raises:
+        MachineError: The GPU is lost or must be reset.
+    """
+    if device != "cpu" and (state := gpu.state(device)).name in ("gpu_lost", "reset_required"):
+        raise MachineError(state.sentence, state.mend)
 
 
 def classify(error: BaseException) -> FailureKind:
