@@ -45,13 +45,11 @@ def ceilings_for(
         record: Where they are kept; None keeps nothing.
         device: "cpu" or "cuda".
         pool: An opened one, whose other launches are closed first; None opens one, and on "cuda" reserves a GPU.
-        note: Told in one sentence what is done, and what goes wrong.
+        note: Told in one sentence what is done and what goes wrong.
         quick: Be content with the subset that a diagnosis needs.
-        again: Measure even if they are known.
-        retry_disturbed: Measure also when some that a diagnosis needs were never measured undisturbed.
+        again: Measure even if they are known; `retry_disturbed`: where some of that subset were disturbed.
 
-    Returns:
-        None, after a note, when there are none.
+    Returns: None, after a note, when there are none.
     """
     try:
         known = record.ceilings(machine_environment(device)) if record else None
@@ -60,17 +58,17 @@ def ceilings_for(
             return known
         note("measuring what this machine can do at most" + ("" if known else ", once"))
         beside = record.folder(LAUNCH).parent if record else None
-        measured = measure_ceilings(device, pool=pool, quick=quick, note=note, folder=beside)
-        if not measured.values:
+        found = measure_ceilings(device, pool=pool, quick=quick, note=note, folder=beside)
+        if not found.values:
             raise MachineError("nothing could be measured")
-        merged = merge(known, measured) if known else measured
+        found = merge(known, found) if known else found
         if record:
-            record.append_ceilings(merged)
-        return merged
+            record.append_ceilings(found)
     except AutotuneError as error:
         logger.warning("no ceilings: %s", error)
         note(f"what this machine can do at most is not known: {error}")
         return None
+    return found
 
 
 def _is_disturbed(known: Ceilings, device: str) -> bool:
