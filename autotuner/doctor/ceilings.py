@@ -47,7 +47,8 @@ def ceilings_for(
         pool: An opened one, whose other launches are closed first; None opens one, and on "cuda" reserves a GPU.
         note: Told in one sentence what is done and what goes wrong.
         quick: Be content with the subset that a diagnosis needs.
-        again: Measure even if they are known; `retry_disturbed`: where some of that subset were disturbed.
+        again: Measure even if they are known.
+        retry_disturbed: The same if one of that subset was disturbed.
 
     Returns: None, after a note, when there are none.
     """
@@ -59,16 +60,20 @@ def ceilings_for(
         note("measuring what this machine can do at most" + ("" if known else ", once"))
         beside = record.folder(LAUNCH).parent if record else None
         found = measure_ceilings(device, pool=pool, quick=quick, note=note, folder=beside)
-        if not found.values:
-            raise MachineError("nothing could be measured")
-        found = merge(known, found) if known else found
-        if record:
-            record.append_ceilings(found)
+        return _keep(record, known, found)
     except AutotuneError as error:
         logger.warning("no ceilings: %s", error)
         note(f"what this machine can do at most is not known: {error}")
         return None
-    return found
+
+
+def _keep(record: Record | None, known: Ceilings | None, found: Ceilings) -> Ceilings:
+    if not found.values:
+        raise MachineError("nothing could be measured")
+    merged = merge(known, found) if known else found
+    if record:
+        record.append_ceilings(merged)
+    return merged
 
 
 def _is_disturbed(known: Ceilings, device: str) -> bool:

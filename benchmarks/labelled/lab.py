@@ -29,6 +29,7 @@ from autotuner.types import (
     FailureKind,
     Measurement,
     MeasurementProtocol,
+    Metrics,
     Origin,
     Outcome,
     Trial,
@@ -114,8 +115,8 @@ class Lab:
             result = replace(result, answer=None, skipped=result.answer.sentence)
         return replace(result, duration_s=time.perf_counter() - began_s)
 
-    def part_values(self, parts: tuple[PartSpec, ...], name: str, config: Config = CONFIG) -> list[float]:
-        """What each part tells ("s", "flops", "bytes"), medians of a quick run in a process of its own.
+    def told(self, parts: tuple[PartSpec, ...], config: Config = CONFIG) -> list[Metrics]:
+        """What each part tells of itself ("s", "flops", "bytes"), medians of a quick run in a process of its own.
 
         The parts take turns, so that whoever disturbs one disturbs all: the ratios hold.
 
@@ -123,7 +124,10 @@ class Lab:
             UnclearError: It failed.
         """
         outcome = self._done(Job(Labelled(parts=parts, tells=True), config, QUICK, (), self.device, "check"))
-        return [median(outcome.samples.get(f"part_{number}_{name}", (0.0,))) for number in range(len(parts))]
+        return [
+            {unit: median(outcome.samples.get(f"part_{number}_{unit}", (0.0,))) for unit in ("s", "flops", "bytes")}
+            for number in range(len(parts))
+        ]
 
     def relieved_ratio(self, parts: tuple[PartSpec, ...], resource: Binding) -> float:
         """Time of a step under relief, relative to one as it is."""
@@ -190,11 +194,11 @@ class Lab:
         """The parts with amounts that give them their shares of a step."""
         if not case.shares:
             return case.parts
-        once_s = self.part_values(case.parts, "s")
-        bulk = [resized(part, 0.3 * STEP_S / time_s) for part, time_s in zip(case.parts, once_s, strict=True)]
-        times_s = self.part_values(tuple(bulk), "s")
+        once = self.told(case.parts)
+        bulk = [resized(part, 0.3 * STEP_S / seen["s"]) for part, seen in zip(case.parts, once, strict=True)]
         units_s = [
-            time_s * part.amount / big.amount for time_s, part, big in zip(times_s, case.parts, bulk, strict=True)
+            seen["s"] * part.amount / big.amount
+            for seen, part, big in zip(self.told(tuple(bulk)), case.parts, bulk, strict=True)
         ]
         return tuple(
             resized(part, share * STEP_S / unit_s)
