@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from autotuner.analyze.batch_slope import Line
-from autotuner.analyze.steps import batch_parameter
+from autotuner.analyze.shares import Shares
+from autotuner.analyze.steps import batch_parameter, step_times_s
 from autotuner.metrics import format_quantity, value_of
 from autotuner.spec.model import StudySpec
 from autotuner.types import Binding, Config, Diagnosis, Failure, FailureKind, Measurement, Trial, config_key
@@ -11,23 +12,44 @@ from autotuner.types import Binding, Config, Diagnosis, Failure, FailureKind, Me
 _NEAR_LIMIT_RATIO = 0.9  # of a memory limit: the next larger step would break it
 _WORTHWHILE_RATIO = 0.05  # of a step's time that a larger batch would share among more items
 
+_GROWING = (Binding.COMPUTE, Binding.INPUT)  # what a larger batch needs more of in proportion
+_GROWING_SHARE = 0.5  # of a step
+
 
 def full_memory(
-    spec: StudySpec, config: Config, measurement: Measurement, trials: Sequence[Trial], line: Line | None
+    spec: StudySpec,
+    config: Config,
+    measurement: Measurement,
+    trials: Sequence[Trial],
+    line: Line | None,
+    shares: Shares | None,
 ) -> Diagnosis | None:
-    """`capacity` when memory is nearly used up and a larger batch is not known to be useless; else None."""
+    """`capacity` when memory is nearly used up and a larger batch is not known to be useless; else None.
+
+    Useless it is where the line through the batches says so, and where arithmetic or data take most of a step: both
+    grow with the batch, unlike launches and weights, which more items would share.
+    """
+    if shares is not None and any(shares.ratios.get(each, 0.0) >= _GROWING_SHARE for each in _GROWING):
+        return None
     found = (
         _retries(measurement) or _near_limit(spec, measurement) or _next_to_failure(spec, config, measurement, trials)
     )
-    if found is None or (line is not None and not _still_gains(spec, config, line)):
-        return None
-    return found
+    return found if found is None or _still_gains(spec, config, measurement, trials, line) else None
 
 
-def _still_gains(spec: StudySpec, config: Config, line: Line) -> bool:
+def _still_gains(
+    spec: StudySpec, config: Config, measurement: Measurement, trials: Sequence[Trial], line: Line | None
+) -> bool:
+    """By the line; where no line fits, whether this batch still gained over the next smaller one that was tried."""
     batch = batch_parameter(spec)
-    size = float(config[batch] or 0) if batch else 0.0
-    return line.fixed_s > _WORTHWHILE_RATIO * (line.fixed_s + line.per_item_s * size)
+    if batch is None:
+        return True
+    size = float(config[batch] or 0)
+    if line is not None:
+        return line.fixed_s > _WORTHWHILE_RATIO * line.time_s(size)
+    times_s = step_times_s(batch, config, measurement, trials)
+    smaller = max((tried for tried in times_s if tried < size), default=None)
+    return smaller is None or size / times_s[size] > (1 + _WORTHWHILE_RATIO) * smaller / times_s[smaller]
 
 
 def _retries(measurement: Measurement) -> Diagnosis | None:

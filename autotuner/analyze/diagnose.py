@@ -43,7 +43,7 @@ def diagnose(
     if measurement.contended:
         return Diagnosis(Binding.INVALID, f"The measurement was disturbed: {measurement.reason}.")
     line, shares = _line(spec, config, measurement, trials), divide(measurement, ceilings)
-    if full := full_memory(spec, config, measurement, trials, line):
+    if full := full_memory(spec, config, measurement, trials, line, shares):
         return _advised(spec, full)
     if shares is None or not shares.ratios:
         return _advised(spec, _paying_per_step(spec, config, line) or _unknown(shares))

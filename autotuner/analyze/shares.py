@@ -15,6 +15,7 @@ from autotuner.metrics import median
 from autotuner.types import Binding, Ceilings, Measurement, Metrics
 
 LEAST_EFFICIENCY = 0.3  # of the roofline: large operations below it are slow for a reason that the roofline cannot see
+LARGEST_EFFICIENCY = 1.25  # of a roof: what runs faster than that has another roof
 DRAINED_RATIO = 0.5  # of forward passes after which the GPU had run dry: beyond it the host is behind
 
 
@@ -26,7 +27,7 @@ class Shares:
         step_s: Median time of a step.
         ratios: Share of that time by resource; they add up to 1 at most.
         floors_s: What the roofline says a step needs, by resource.
-        parts_s: Measured parts of a step: `input_wait_s`, `communication_s`, `python_s`, `tiny_s`, `large_s`.
+        parts_s: Measured parts of a step: `input_wait_s`, `communication_s`, `host_s`, `large_s`.
     """
 
     step_s: float
@@ -48,7 +49,7 @@ def divide(measurement: Measurement, ceilings: Ceilings | None) -> Shares | None
     step_s, seen = median(blocks), measurement.telemetry
     waits_s = {name: _mean(measurement, name) for name in ("input_wait_s", "communication_s")}
     rest_s = max(0.0, step_s - sum(waits_s.values()))
-    floors_s = floor_times_s(seen, ceilings) if ceilings else {}
+    floors_s = floor_times_s(seen, ceilings, step_s) if ceilings else {}
     on_gpu = "drained_ratio" in seen or "gpu_busy_ratio" in seen
     parts_s = waits_s | ({} if on_gpu else _cpu_parts_s(seen, step_s, rest_s))
     ratios = {
@@ -66,25 +67,32 @@ def _mean(measurement: Measurement, name: str) -> float:
 
 
 def _cpu_parts_s(seen: Metrics, step_s: float, rest_s: float) -> dict[str, float]:
-    """Large operations, tiny ones, and Python; compiled steps are shorter than their operations counted uncompiled."""
+    """Large operations, whose time is sure, and everything else that keeps the thread busy.
+
+    The time of tiny operations is not: counting them takes as long as they do. A compiled step is shorter than its
+    operations counted uncompiled; then all of it is large operations.
+    """
     if "step_kernel_s" not in seen:
         return {}
     busy_s = min(rest_s, seen.get("main_thread_busy_ratio", 1.0) * step_s)
-    kernel_s = min(seen["step_kernel_s"], rest_s)
-    tiny_s = kernel_s * seen["step_tiny_s"] / seen["step_kernel_s"] if seen["step_kernel_s"] else 0.0
-    return {"python_s": max(0.0, busy_s - kernel_s), "tiny_s": tiny_s, "large_s": kernel_s - tiny_s}
+    large_s = min(seen["step_kernel_s"] - seen["step_tiny_s"], rest_s)
+    return {"host_s": max(0.0, busy_s - large_s), "large_s": large_s}
 
 
 def _cpu_ratios(parts_s: Metrics, step_s: float, floors_s: Mapping[Binding, float]) -> dict[Binding, float]:
     if "large_s" not in parts_s:
         return {}
-    host = {Binding.HOST_LAUNCH: (parts_s["python_s"] + parts_s["tiny_s"]) / step_s}
-    return host | _split(parts_s["large_s"], step_s, floors_s)
+    return {Binding.HOST_LAUNCH: parts_s["host_s"] / step_s} | _split(parts_s["large_s"], step_s, floors_s)
 
 
 def _split(large_s: float, step_s: float, floors_s: Mapping[Binding, float]) -> dict[Binding, float]:
-    """Large operations divided in proportion to the two floors; nothing when they run far below both."""
-    floors = {name: floors_s.get(name, 0.0) for name in (Binding.COMPUTE, Binding.MEMORY_BANDWIDTH)}
+    """Large operations divided in proportion to the two floors; nothing when they run far below both.
+
+    A floor that is longer than what was measured is none: the rate of matrix products in a format that the machine
+    lacks does not bound a matrix-vector product.
+    """
+    roofs = (Binding.COMPUTE, Binding.MEMORY_BANDWIDTH)
+    floors = {name: floors_s[name] for name in roofs if 0 < floors_s.get(name, 0.0) <= LARGEST_EFFICIENCY * large_s}
     together_s = sum(floors.values())
     if large_s <= 0 or together_s < LEAST_EFFICIENCY * large_s:
         return {}

@@ -64,13 +64,12 @@ def mixture(shares: Shares) -> str:
 
 def _host(share: float, shares: Shares, seen: Metrics) -> str:
     operations = seen.get("step_operations", 0.0)
-    if "python_s" not in shares.parts_s:
+    if "host_s" not in shares.parts_s:
         return (
             f"The device ran dry: {share:.0%} of a step waits for the host to hand over {operations:,.0f} operations."
         )
-    spent_s = shares.parts_s["python_s"] + shares.parts_s["tiny_s"]
     return (
-        f"{share:.0%} of a step is the host's own work: {_s(spent_s)} of Python and launches around "
+        f"{share:.0%} of a step is the host's own work: {_s(shares.parts_s['host_s'])} of Python and launches around "
         f"{operations:,.0f} operations."
     )
 

@@ -102,13 +102,13 @@ def check() -> list[Point]:
     """Every data set, number of workers and step; the fluid bound beside the recursion, to show what it adds."""
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # four workers on two cores are meant
     steady = Sleeping(0.0)
-    (handover_s, _), _, _ = quietly(lambda: cycle_times_s(Ready(), 1, 2, 0.0))
+    (taken_s, step_s), _, _ = quietly(lambda: cycle_times_s(Ready(), 1, 2, STEPS_S[-1]))  # it is always ready then
     (in_worker_s, _), _, _ = quietly(lambda: cycle_times_s(steady, 1, 2, 0.0))
     (alone_s, _), _, _ = quietly(lambda: calibrate(steady))
     cases: dict[str, Sleeping] = {
         "sleeping": steady, "sleeping cv² 0.5": Sleeping(0.5), "sleeping cv² 2": Sleeping(2.0), "decoding": Decoding(),
     }  # fmt: skip
-    return [point for item in cases.items() for point in check_one(*item, in_worker_s - alone_s, handover_s)]
+    return [point for item in cases.items() for point in check_one(*item, in_worker_s - alone_s, taken_s - step_s)]
 
 
 def check_one(name: str, data: Sleeping, sending_s: float, handover_s: float) -> list[Point]:

@@ -74,7 +74,11 @@ STREAMING = {"step_kernel_s": 0.0098, "step_bytes": 9e7, "step_flops": 1e6, "ste
 def test_floors_divide_demands_by_the_measured_ceilings():
     floors = floor_times_s({"step_flops_float32": 8e8, "step_bytes": 2e7, "step_operations": 100.0}, ceilings())
     assert floors == pytest.approx({COMPUTE: 0.008, MEMORY: 0.002, HOST: 0.0002})  # triad is the better roof
-    assert floor_times_s({"step_flops_float8": 1.0}, ceilings()) == {}  # a format whose ceiling nobody measured
+    assert floor_times_s({"step_flops_float8": 1e9}, ceilings()) == {COMPUTE: 0.01}  # nobody measured this format
+    assert floor_times_s({"step_flops_float8": 1e9}, Ceilings({}, {}, NOW)) == {}
+    slow = ceilings(matmul_bfloat16_flops_per_s=1e9)  # as on a CPU without units for it
+    assert floor_times_s({"step_flops_bfloat16": 1e8}, slow, step_s=0.1) == {COMPUTE: 0.1}
+    assert floor_times_s({"step_flops_bfloat16": 1e8}, slow, step_s=0.01) == {COMPUTE: 0.001}, "it was faster than that"
     assert balance_flops_per_byte(ceilings(), "float32") == pytest.approx(10)
 
 
@@ -114,12 +118,36 @@ def test_far_from_the_ceiling_nothing_is_ruled_out():
 def test_python_and_tiny_operations_are_the_hosts():
     diagnosis = found(measured({"step_kernel_s": 0.005, "step_tiny_s": 0.004, "step_operations": 800.0}), ceilings())
     assert diagnosis.binding == HOST
-    assert diagnosis.evidence["python_s"] == pytest.approx(0.005)
+    assert diagnosis.evidence["host_s"] == pytest.approx(0.009)
     assert "9.00 ms of Python and launches around 800 operations" in diagnosis.sentence
 
 
 def test_a_step_that_sleeps_is_not_the_hosts_work():
     assert found(measured({"main_thread_busy_ratio": 0.01}), ceilings()).binding == Binding.UNKNOWN
+
+
+def test_counting_slows_tiny_operations_so_only_the_large_ones_are_believed():
+    """Counted, 40 ms of tiny operations in a step of 10 ms, 7 ms of which are one product."""
+    mixed = {**ARITHMETIC, "step_kernel_s": 0.047, "step_tiny_s": 0.040}
+    diagnosis = found(measured(mixed), ceilings())
+    assert diagnosis.binding == COMPUTE
+    assert diagnosis.evidence["host_s"] == pytest.approx(0.003)
+
+
+def test_full_memory_binds_only_where_a_larger_batch_would_gain():
+    limited = SPEC.model_copy(update={"limits": StudySpec.model_validate(
+        {**SPEC.model_dump(exclude={"workload", "executor", "parameters", "objectives"}), "workload": Known(),
+         "executor": Nowhere(), "parameters": {"batch_size": {"powers_of_two": [1, 8], "default": 1}},
+         "objectives": [{"maximize": "throughput_steps_per_s"}], "limits": ["peak_memory_bytes <= 1 GiB"]}
+    ).limits})  # fmt: skip
+    config = {name: parameter.default for name, parameter in SPEC.parameters.items()}
+
+    def binding(telemetry):
+        return diagnose(limited, config, measured(telemetry, peak_memory_bytes=(2.0**30,)), (), ceilings()).binding
+
+    assert binding({"step_kernel_s": 0.001}) == Binding.CAPACITY, "more items would share the launches"
+    assert binding(STREAMING) == Binding.CAPACITY, "more items would share the weights"
+    assert binding(ARITHMETIC) == COMPUTE
 
 
 def test_waiting_for_data_and_for_others():
@@ -147,7 +175,7 @@ def test_no_resource_with_half_of_the_step_is_unknown_and_says_the_parts():
 def test_compiled_steps_are_shorter_than_their_operations():
     """Counted uncompiled, the operations take longer than the step: then none of it is Python."""
     shares = divide(measured({**ARITHMETIC, "step_kernel_s": 0.05, "step_tiny_s": 0.01}), ceilings())
-    assert shares.parts_s["python_s"] == 0
+    assert shares.parts_s["host_s"] == 0
     assert sum(shares.ratios.values()) <= 1 + 1e-9
 
 

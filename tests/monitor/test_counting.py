@@ -54,6 +54,16 @@ def test_a_lookup_reads_the_rows_that_it_returns():
     assert counts["step_bytes"] < 4 * 8 * 256 * 4
 
 
+def test_a_table_beyond_the_cache_is_never_remembered():
+    """Other rows each time, as far as anybody can know; of a small one the rows are there the second time."""
+    picks = torch.arange(64)
+    large, small = torch.randn(2**14, 256), torch.randn(128, 256)
+    looked_up = [
+        count(lambda t=t: torch.nn.functional.embedding(picks, t), 2**20)["step_bytes"] for t in (large, small)
+    ]
+    assert looked_up == [64 * 256 * 4, 0]
+
+
 def test_an_expanded_tensor_is_no_larger_than_its_storage():
     row = torch.randn(1024).expand(1024, 1024)
     assert count(lambda: row.sum(), cache_bytes=2**10)["step_bytes"] < 2**14

@@ -51,19 +51,23 @@ class Cache:
     """Least recently used, at the granularity of whole tensors."""
 
     def __init__(self, capacity_bytes: int) -> None:
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._resident: OrderedDict[int, int] = OrderedDict()
         self._used_bytes = 0
+
+    def forget(self, key: int) -> None:
+        """What lies there of a tensor is not what will be read of it next."""
+        self._used_bytes -= self._resident.pop(key, 0)
 
     def missing_bytes(self, key: int, size_bytes: int) -> int:
         """How much of a tensor must come from memory now; afterwards it lies in the cache if it fits at all."""
         held_bytes = self._resident.pop(key, 0)
         self._used_bytes -= held_bytes
-        if size_bytes > self._capacity_bytes:
+        if size_bytes > self.capacity_bytes:
             return size_bytes
         self._resident[key] = max(size_bytes, held_bytes)
         self._used_bytes += self._resident[key]
-        while self._used_bytes > self._capacity_bytes:
+        while self._used_bytes > self.capacity_bytes:
             self._used_bytes -= self._resident.popitem(last=False)[1]
         return max(0, size_bytes - held_bytes)
 
@@ -83,10 +87,11 @@ class Counts:
         read, written = list(inputs), list(outputs)
         if name in _OVERWRITES:
             read = read[1:]
-        touched_bytes = [_size_bytes(tensor) for tensor in read]
-        if name in _PICKS and touched_bytes:
-            touched_bytes[0] = min(touched_bytes[0], sum(map(_size_bytes, written)))
-        touched_bytes += [_size_bytes(tensor) for tensor in written]
+        touched_bytes = [_size_bytes(tensor) for tensor in [*read, *written]]
+        if name in _PICKS and read:
+            table_bytes, touched_bytes[0] = touched_bytes[0], min(touched_bytes[0], sum(map(_size_bytes, written)))
+            if table_bytes > self._cache.capacity_bytes:  # other rows each time, as far as anybody can know
+                self._cache.forget(_key(read[0]))
         for tensor, size_bytes in zip(read + written, touched_bytes, strict=True):
             self._bytes += self._cache.missing_bytes(_key(tensor), size_bytes)
         if flops:
