@@ -20,7 +20,7 @@ Call = Callable[[Any], object]
 class Calls(Part):
     """`amount` calls of a function on few rows."""
 
-    def __init__(self, device: str, amount: int, what: str = "add", rows: int = 1) -> None:
+    def __init__(self, device: str, amount: int, what: str = "adds", rows: int = 2) -> None:
         import torch
 
         super().__init__(device, amount)

@@ -34,6 +34,17 @@ def test_linear_layers_attention_and_convolutions_count():
     assert count(lambda: torch.einsum("ij,kj->ik", layer.weight, layer.weight))["step_flops"] == 2 * 24 * 24 * 16
 
 
+def test_matrix_vector_products_and_fused_encoders_count():
+    matrix, vector = torch.randn(32, 16), torch.randn(16)
+    assert count(lambda: matrix @ vector)["step_flops"] == 2 * 32 * 16
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 24, dropout=0.0, batch_first=True).eval()
+    x = torch.randn(3, 5, 16)
+    fused = count(lambda: layer(x))
+    products = 3 * 16 * 16 + 16 * 16 + 2 * 16 * 24
+    assert fused["step_flops"] == 2 * 3 * 5 * products + 4 * 3 * 5**2 * 16
+    assert fused["step_operations"] == 1, "torch's fast path runs the layer whole"
+
+
 def test_backward_passes_count():
     x, layer = torch.randn(32, 16), torch.nn.Linear(16, 24, bias=False)
     counts = count_step(lambda: layer(x).sum().backward(), "cpu", CACHE_BYTES)

@@ -165,15 +165,26 @@ def _is_dense(leaf: object) -> bool:
 
 
 def _formula(func: Any) -> "Callable[[Any, Any, Any], float] | None":
-    """How many FLOPs an operation does, from (args, kwargs, result); None if it is not counted."""
+    """How many FLOPs an operation does, from (args, kwargs, result); None if it is not counted.
+
+    Torch's own formulas, and ours for what reaches us whole.
+    """
     from torch.utils.flop_counter import flop_registry
 
     packet = func._overloadpacket
     own: dict[str, Callable[[Any, Any, Any], float]] = {
         "linear": lambda args, kwargs, result: 2.0 * args[0].numel() * args[1].shape[0],
         "matmul": lambda args, kwargs, result: 2.0 * result.numel() * args[0].shape[-1],
+        "mv": lambda args, kwargs, result: 2.0 * args[0].numel(),
+        "addmv": lambda args, kwargs, result: 2.0 * args[1].numel(),
+        "dot": lambda args, kwargs, result: 2.0 * args[0].numel(),
+        "_int_mm": lambda args, kwargs, result: 2.0 * result.numel() * args[0].shape[-1],
         "scaled_dot_product_attention": _attention_flops,
         "_scaled_dot_product_flash_attention_for_cpu": _attention_flops,
+        "_native_multi_head_attention": lambda args, kwargs, result: _encoder_flops(args[0], (args[5], args[7])),
+        "_transformer_encoder_layer_fwd": lambda args, kwargs, result: _encoder_flops(
+            args[0], (args[3], args[5], args[14], args[16])
+        ),
     }
     if (name := packet.__name__) in own:
         return own[name]
@@ -187,3 +198,9 @@ def _attention_flops(args: Any, kwargs: Any, result: Any) -> float:
     query, key, value = args[:3]
     *_, queries, width = query.shape
     return float(2 * math.prod(query.shape[:-2]) * queries * key.shape[-2] * (width + value.shape[-1]))
+
+
+def _encoder_flops(inputs: Any, weights: tuple[Any, ...]) -> float:
+    """Torch's fused encoder layer or attention: [batch, tokens, width] through every matrix, and self-attention."""
+    batch, tokens, width = inputs.shape
+    return 2.0 * batch * tokens * sum(weight.numel() for weight in weights) + 4.0 * batch * tokens**2 * width
