@@ -203,4 +203,4 @@ def _attention_flops(args: Any, kwargs: Any, result: Any) -> float:
 def _encoder_flops(inputs: Any, weights: tuple[Any, ...]) -> float:
     """Torch's fused encoder layer or attention: [batch, tokens, width] through every matrix, and self-attention."""
     batch, tokens, width = inputs.shape
-    return 2.0 * batch * tokens * sum(weight.numel() for weight in weights) + 4.0 * batch * tokens**2 * width
+    return float(2 * batch * tokens * sum(weight.numel() for weight in weights) + 4 * batch * tokens**2 * width)
