@@ -7,12 +7,15 @@ from autotuner.adjust.scores import best_trial
 from autotuner.analyze.diagnose import hypotheses, prove
 from autotuner.analyze.judge import judge
 from autotuner.jobs import Jobs
+from autotuner.metrics import median
+from autotuner.monitor.relief import MIN_PAIRS
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
 from autotuner.types import Binding, Ceilings, Config, Diagnosis, Failure, Measurement, Origin, Outcome, Trial, Verdict
 from autotuner.verify.equivalence import guard_trial
 
 MAX_PROBES = 2  # of a trial: each takes a second or two
+MAX_PROBE_S = 30.0  # where a step takes seconds, a probe would take minutes
 
 
 def examine(
@@ -56,6 +59,8 @@ def examine(
 
 def _probed(spec: StudySpec, pool: WorkerPool, jobs: Jobs, trial: Trial, diagnosis: Diagnosis) -> Diagnosis:
     """The diagnosis after as many probes as its likeliest causes need, until one is confirmed."""
+    if _probe_s(spec, trial) > MAX_PROBE_S:
+        return diagnosis
     for cause in hypotheses(diagnosis)[:MAX_PROBES]:
         relieved = _relieved(pool, jobs, trial, cause)
         if relieved is None:
@@ -64,6 +69,13 @@ def _probed(spec: StudySpec, pool: WorkerPool, jobs: Jobs, trial: Trial, diagnos
         if diagnosis.confirmed:
             break
     return diagnosis
+
+
+def _probe_s(spec: StudySpec, trial: Trial) -> float:
+    """How long a probe takes at least."""
+    assert isinstance(trial.outcome, Measurement), trial
+    step_s = median(trial.outcome.samples.get("block_step_s", (0.0,)))
+    return MIN_PAIRS * (2 * max(step_s, spec.protocol.block_s) + step_s)
 
 
 def _relieved(pool: WorkerPool, jobs: Jobs, trial: Trial, cause: Binding) -> Measurement | None:

@@ -33,7 +33,7 @@ class Jobs:
 
     def probe(self, number: int, config: Config, resource: Binding) -> Job:
         """A look at what relief of a resource does to a trial that has just been measured."""
-        job = self._job(config, SEARCH, f"trial-{number:05d}.log")
+        job = self._job(config, SEARCH, f"trial-{number:05d}-{resource.value}.log")
         return replace(job, relieves=resource.value, reference_path=None)
 
     def window(self, config: Config, launch: str, exclusive: bool) -> Job:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from model_checks import batch_slope, collectives, input_queue, memory, occupancy, zero
+from model_checks import batch_slope, collectives, input_queue, memory, occupancy, roofline, zero
 from model_checks.points import Point, largest_error, median_error
 from results import describe_machine, publish
 
 CHECKS = {
+    "roofline": roofline.check,
     "memory": memory.check,
     "zero": zero.check,
     "batch_slope": batch_slope.check,
@@ -23,6 +24,7 @@ CHECKS = {
     "collectives": collectives.check,
 }
 MEDIAN_GOALS: Mapping[str, float] = {
+    "roofline": 0.4,  # a floor: steps at a roof come close to it, none is faster
     "KV cache": 0.0,
     "ZeRO": 0.01,
     "activations": 0.03,

@@ -127,6 +127,13 @@ def test_the_probe_runs_where_the_trial_is_still_open(spec):
     assert pool.asked[0].reference_path is None
 
 
+def test_steps_of_many_seconds_are_not_probed(spec):
+    pool = ScriptedPool(input=0.4)
+    slow = look(spec, pool, measured(0.1)).diagnosis
+    assert pool.asked == []
+    assert (slow.binding, slow.confirmed) == (Binding.INPUT, False)
+
+
 def test_contended_or_failed_is_never_probed(spec):
     pool = ScriptedPool(input=0.4)
     assert look(spec, pool, Failure(FailureKind.OUT_OF_MEMORY, "no room")) is None

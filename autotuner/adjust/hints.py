@@ -38,17 +38,23 @@ def hints(spec: StudySpec, trials: Sequence[Trial]) -> Hints:
     if best is None or best.verdict is None:
         return Hints(Binding.UNKNOWN)
     diagnosis = best.verdict.diagnosis
-    return Hints(diagnosis.binding, diagnosis.try_next, diagnosis.cannot_help)
+    return Hints(diagnosis.binding, diagnosis.try_next, diagnosis.cannot_help if _is_rate(spec) else ())
+
+
+def _is_rate(spec: StudySpec) -> bool:
+    """Whether the objective is work by time: a diagnosis says what binds a step, not what a request waits for."""
+    return spec.objective.metric.startswith("throughput_")
 
 
 def at_ceiling(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> str:
     """Why the search may end early, in words; empty while something could still be faster.
 
-    The leading trial must stand at the measured limit of arithmetic or memory, confirmed by a probe, and every single
-    change of a parameter that may act on that resource must have been tried from there.
+    The objective must be a rate of work. The leading trial must stand at the measured limit of arithmetic or memory,
+    confirmed by a probe, and every single change of a parameter that may act on that resource must have been tried
+    from there.
     """
     best = best_trial(spec, trials)
-    if best is None or best.verdict is None:
+    if best is None or best.verdict is None or not _is_rate(spec):
         return ""
     found = best.verdict.diagnosis
     share = found.ceiling_ratio or 0.0

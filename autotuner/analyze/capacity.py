@@ -10,6 +10,7 @@ from autotuner.spec.model import StudySpec
 from autotuner.types import Binding, Config, Diagnosis, Failure, FailureKind, Measurement, Trial, config_key
 
 _NEAR_LIMIT_RATIO = 0.9  # of a memory limit: the next larger step would break it
+_MANY_RETRIES = 3  # in a window: once or twice, a batch has found the cache in pieces
 _WORTHWHILE_RATIO = 0.05  # of a step's time that a larger batch would share among more items
 
 _GROWING = (Binding.COMPUTE, Binding.INPUT)  # what a larger batch needs more of in proportion
@@ -54,7 +55,7 @@ def _still_gains(
 
 def _retries(measurement: Measurement) -> Diagnosis | None:
     retries = measurement.telemetry.get("allocator_retries", 0.0)
-    if not retries:
+    if retries < _MANY_RETRIES:
         return None
     sentence = f"Memory: the allocator gave its cache back and tried again {retries:,.0f} times."
     return Diagnosis(Binding.CAPACITY, sentence, {"allocator_retries": retries})

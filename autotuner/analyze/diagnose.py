@@ -4,23 +4,26 @@ A hypothesis needs a resource that takes at least half of a step. It counts as c
 that resource and the step became faster in proportion. Unknown is better than wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from autotuner.analyze.advice import cannot_help, try_next
 from autotuner.analyze.batch_slope import Line, fit_line
 from autotuner.analyze.capacity import full_memory
-from autotuner.analyze.shares import Shares, divide
+from autotuner.analyze.shares import LARGEST_EFFICIENCY, Shares, divide
 from autotuner.analyze.steps import batch_parameter, step_times_s
 from autotuner.analyze.wording import GPU_SIGNALS, mixture, sentence
 from autotuner.metrics import format_quantity
 from autotuner.spec.model import StudySpec
-from autotuner.types import Binding, Ceilings, Config, Diagnosis, Estimate, Measurement, Trial
+from autotuner.types import Binding, Ceilings, Config, Diagnosis, Estimate, Measurement, Metrics, Trial
 
 BOUND_SHARE = 0.5  # of a step: what takes less cannot be what binds it alone
 PROBED_SHARE = 0.25  # of a step: what takes less is not worth a probe
 _LARGEST_MISFIT_RATIO = 0.15  # of a time: beyond it the line says nothing
 _CONFIRMED, _REFUTED = 0.5, 0.25  # elasticities
+_COUNTED = {Binding.COMPUTE: "relief_left_flops_ratio", Binding.MEMORY_BANDWIDTH: "relief_left_bytes_ratio"}
+_LARGEST_LEFT = 0.8  # of the demand: a smaller relief proves nothing
+_UNTOUCHED = 0.7  # of another suspect's demand must be left, or its relief may be what helped
 _NOTICEABLE = 0.05  # lower end of the interval: a relief must gain at least this much
 
 
@@ -52,7 +55,7 @@ def diagnose(
     if share < BOUND_SHARE:
         return Diagnosis(Binding.UNKNOWN, mixture(shares), evidence)
     floor_s = shares.floors_s.get(binding) if binding in _roofs(ceilings) else None
-    ceiling_ratio = floor_s / shares.step_s if floor_s else None
+    ceiling_ratio = floor_s / shares.step_s if floor_s and floor_s <= LARGEST_EFFICIENCY * shares.step_s else None
     text = sentence(binding, shares, measurement.telemetry, ceiling_ratio)
     return _advised(spec, Diagnosis(binding, text, evidence, ceiling_ratio))
 
@@ -73,9 +76,9 @@ def prove(spec: StudySpec, diagnosis: Diagnosis, probed: Binding, relieved: Meas
     The elasticity is the share of the step that went away for the share of the demand that went away. It confirms from
     0.5 on; under 0.25 it refutes, and nothing is known any more unless another probe confirms.
     """
-    if relieved.contended or "relief_left_ratio" not in relieved.telemetry:
+    if relieved.contended or not _tells(diagnosis, probed, relieved.telemetry):
         return diagnosis
-    elasticity = _elasticity(relieved.telemetry)
+    elasticity = _elasticity(probed, relieved.telemetry)
     known = replace(diagnosis, elasticities={**diagnosis.elasticities, probed.value: elasticity})
     if elasticity.value >= _CONFIRMED and elasticity.low > _NOTICEABLE:
         if known.binding is not probed:
@@ -90,8 +93,22 @@ def prove(spec: StudySpec, diagnosis: Diagnosis, probed: Binding, relieved: Meas
     return known
 
 
-def _elasticity(seen: Mapping[str, float]) -> Estimate:
-    gone = 1 - seen["relief_left_ratio"]
+def _tells(diagnosis: Diagnosis, probed: Binding, seen: Metrics) -> bool:
+    """Whether the relief took away a good part of what it should, and nothing else that may bind the step."""
+    if "relief_left_ratio" not in seen or _left(probed, seen) > _LARGEST_LEFT:
+        return False
+    suspects = {roof for roof in _COUNTED if roof in hypotheses(diagnosis)} - {probed}
+    return all(_left(other, seen) >= _UNTOUCHED for other in suspects)
+
+
+def _left(resource: Binding, seen: Metrics) -> float:
+    """The demand left under relief, as counted; as the workload says where a step cannot be counted."""
+    counted = seen.get(_COUNTED.get(resource, ""))
+    return seen["relief_left_ratio"] if counted is None else counted
+
+
+def _elasticity(probed: Binding, seen: Metrics) -> Estimate:
+    gone = 1 - _left(probed, seen)
     value, high, low = (
         (1 - seen[f"relieved_time_{name}ratio"]) / gone for name in ("", "low_", "high_")
     )  # the shorter the relieved step, the larger the elasticity
@@ -136,23 +153,22 @@ def _line(spec: StudySpec, config: Config, measurement: Measurement, trials: Seq
 
 
 def _paying_per_step(spec: StudySpec, config: Config, line: Line | None) -> Diagnosis | None:
-    """More than half of the step does not depend on the batch.
+    """More than half of the step does not depend on the batch, for sure.
 
-    Without counts it cannot be told whether launches or the weights that every step reads are the fixed part: a
-    hypothesis of last resort.
+    Without counts it cannot be told whether launches or the weights that every step reads are the fixed part. Either
+    way a larger batch shares it.
     """
     batch = batch_parameter(spec)
     if batch is None or line is None:
         return None
-    size = float(config[batch] or 0)
-    share = line.fixed_s / (line.fixed_s + line.per_item_s * size)
-    if share <= BOUND_SHARE:
+    share = line.overhead_share(float(config[batch] or 0))
+    if share.low <= BOUND_SHARE:
         return None
     fixed, item = format_quantity(line.fixed_s, "s"), format_quantity(line.per_item_s, "s")
     return Diagnosis(
-        Binding.HOST_LAUNCH,
-        f"{share:.0%} of a step does not depend on {batch}: {fixed} for every step and {item} for every item.",
-        {"overhead_share_ratio": share, "fixed_s": line.fixed_s, "per_item_s": line.per_item_s},
+        Binding.UNKNOWN,
+        f"{share.value:.0%} of a step does not depend on {batch}: {fixed} for every step and {item} for every item.",
+        {"overhead_share_ratio": share.value, "fixed_s": line.fixed_s, "per_item_s": line.per_item_s},
         try_next=(batch,),
     )
 

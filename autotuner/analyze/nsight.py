@@ -209,8 +209,9 @@ def base_name(kernel: str) -> str:
     >>> base_name("void at::native::(anonymous namespace)::softmax<4, float>(int)")
     'softmax'
     """
-    plain = kernel.replace("(anonymous namespace)::", "").removeprefix("void ")
-    return re.split(r"[<(]", plain, maxsplit=1)[0].rpartition("::")[2].split()[-1]
+    plain = re.sub(r"(\(anonymous namespace\)|<unnamed>)::", "", kernel).removeprefix("void ")
+    words = re.split(r"[<(]", plain, maxsplit=1)[0].rpartition("::")[2].split()
+    return words[-1] if words else kernel
 
 
 def complaint(text: str) -> str:

@@ -100,12 +100,14 @@ def _split(large_s: float, step_s: float, floors_s: Mapping[Binding, float]) -> 
 
 
 def _gpu_ratios(seen: Metrics, step_s: float, rest_s: float, floors_s: Mapping[Binding, float]) -> dict[Binding, float]:
-    """The device's counters where it has them, the floors of the roofline where not."""
+    """The device's counters where it has them, the floors of the roofline where not, and no floor above the step.
+
+    Compiled code is counted uncompiled: what fusion saves makes a floor of bytes longer than the step.
+    """
+    possible = {name: floor_s / step_s for name, floor_s in floors_s.items() if floor_s <= LARGEST_EFFICIENCY * step_s}
     device = {
-        Binding.COMPUTE: max(floors_s.get(Binding.COMPUTE, 0.0) / step_s, seen.get("tensor_busy_ratio", 0.0)),
-        Binding.MEMORY_BANDWIDTH: max(
-            floors_s.get(Binding.MEMORY_BANDWIDTH, 0.0) / step_s, seen.get("dram_busy_ratio", 0.0)
-        ),
+        Binding.COMPUTE: max(possible.get(Binding.COMPUTE, 0.0), seen.get("tensor_busy_ratio", 0.0)),
+        Binding.MEMORY_BANDWIDTH: max(possible.get(Binding.MEMORY_BANDWIDTH, 0.0), seen.get("dram_busy_ratio", 0.0)),
     }
     idle = rest_s / step_s - max(device.values())
     drained = seen.get("drained_ratio", 0.0)

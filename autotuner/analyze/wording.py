@@ -46,12 +46,12 @@ def _bound(binding: Binding, shares: Shares, seen: Metrics, ceiling_ratio: float
         case Binding.MEMORY_BANDWIDTH:
             if "step_bytes" not in seen:
                 return f"{share:.0%} of a step moves data, by the device's own counters."
-            rate = format_quantity(seen["step_bytes"] / shares.step_s, "bytes") + "/s"
+            rate = format_quantity(seen["step_bytes"] / shares.step_s, "bytes/s")
             return f"{share:.0%} of a step moves data: {rate}{_of_ceiling(ceiling_ratio)}."
         case Binding.COMPUTE:
             if "step_flops" not in seen:
                 return f"{share:.0%} of a step is arithmetic, by the device's own counters."
-            rate = flops_text(seen["step_flops"] / shares.step_s) + "/s"
+            rate = format_quantity(seen["step_flops"] / shares.step_s, "FLOP/s")
             return f"{share:.0%} of a step is arithmetic: {rate}{_of_ceiling(ceiling_ratio)}."
     raise AssertionError(binding)
 
@@ -76,14 +76,6 @@ def _host(share: float, shares: Shares, seen: Metrics) -> str:
 
 def _of_ceiling(ceiling_ratio: float | None) -> str:
     return f", {ceiling_ratio:.0%} of what was measured on this machine" if ceiling_ratio else ""
-
-
-def flops_text(flops: float) -> str:
-    """A number of floating-point operations with a readable prefix: "61.2 GFLOP"."""
-    for prefix, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if flops >= factor:
-            return f"{flops / factor:.3g} {prefix}FLOP"
-    return f"{flops:.3g} FLOP"
 
 
 def _s(seconds: float) -> str:

@@ -52,7 +52,8 @@ def room(folder: Path, what: str, level: Level, free_bytes: int | None = None) -
 
 
 def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    """The nearest that this user can see; `Path.exists` raises where a folder above may not be searched."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # noqa: PTH110
 
 
 def model_cache(environ: Mapping[str, str]) -> Path:

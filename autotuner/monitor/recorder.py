@@ -25,7 +25,7 @@ from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome,
 logger = logging.getLogger(__name__)
 
 # What torch raises when code cannot run under a dispatch mode.
-_UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, AssertionError)
+_UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, OSError)
 
 
 class Recorder:

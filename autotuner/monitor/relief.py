@@ -3,11 +3,13 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from autotuner import statistics
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.window import Window, run_block
 from autotuner.plugins import Job, OpenWorkload, ProbeReader
+from autotuner.types import Metrics
 
 PAIRS = 8  # fixed before looking, for the interval
 MIN_PAIRS = 5
@@ -19,8 +21,9 @@ def relieved_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReade
     Returns:
         A window whose samples are those of the unrelieved blocks. Its telemetry adds `relieved_time_ratio` with
         `relieved_time_low_ratio` and `relieved_time_high_ratio`, the time of a relieved step relative to one as it is
-        (geometric mean of pairs, Student's 95 % interval), and `relief_left_ratio`, the demand that was left. Where
-        the workload cannot be relieved of this resource, none of the four.
+        (geometric mean of pairs, Student's 95 % interval), `relief_left_ratio`, the demand that was left as the
+        workload says, and `relief_left_flops_ratio` and `relief_left_bytes_ratio` as counted, where a step asks for
+        any. Where the workload cannot be relieved of this resource, none of them.
     """
     window, log_ratios, lefts = Window(), list[float](), list[float]()
     for reader in readers:
@@ -45,15 +48,39 @@ def relieved_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReade
             "relieved_time_low_ratio": low,
             "relieved_time_high_ratio": high,
             "relief_left_ratio": max(lefts),
+            **_counted(opened, job),
         }
     return window
 
 
+def _counted(opened: OpenWorkload, job: Job) -> Metrics:
+    """What was really left of the demand: a relief may take away more than it is meant to, or less."""
+    relief = _relief(opened, job)
+    if relief is None:
+        return {}
+    plain = _count(opened, job)
+    with relief:
+        relieved = _count(opened, job)
+    shared = {"flops": "step_flops", "bytes": "step_bytes"}
+    return {
+        f"relief_left_{short}_ratio": relieved.get(name, 0.0) / plain[name]
+        for short, name in shared.items()
+        if plain.get(name, 0.0) > 0
+    }
+
+
+def _count(opened: OpenWorkload, job: Job) -> Metrics:
+    return torch_door.explain_step(lambda: opened.step(job.config), job.device)
+
+
+def _relief(opened: OpenWorkload, job: Job) -> AbstractContextManager[float] | None:
+    relieve = getattr(opened, "relieve", None)  # optional: see plugins.Relievable
+    return relieve(job.relieves, job.config) if relieve else None
+
+
 def _relieved_block(opened: OpenWorkload, job: Job, lefts: list[float]) -> float:
     """Mean seconds of a step under relief, whose demand left is appended to `lefts`; 0 when there is no relief."""
-    relieve = getattr(opened, "relieve", None)  # optional: see plugins.Relievable
-    relief = relieve(job.relieves, job.config) if relieve else None
-    if relief is None:
+    if (relief := _relief(opened, job)) is None:
         return 0.0
     with relief as left:
         if left >= 1.0:

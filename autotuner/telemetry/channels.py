@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -41,14 +41,25 @@ def open_channels(routes: Iterable[Route], tally: Tally) -> Live | None:
             channels[route.signal].append(channel)
     if not channels:
         return None
+    try:
+        return _connect(channels, tally)
+    except ValueError as error:  # a limit or filter that the SDK does not understand
+        _logger.warning("telemetry is off: %s", error)
+        for channel in [each for of_signal in channels.values() for each in of_signal]:
+            channel.shutdown()
+        return None
+
+
+def _connect(channels: Mapping[Signal, Sequence[Any]], tally: Tally) -> Live:
+    """Providers over the channels."""
     name = os.environ.get("OTEL_SERVICE_NAME") or NAME
     resource = Resource.create({"service.name": name, "service.version": version("autotune-loop")})
-    meter = _meter(channels["metrics"], resource)
+    meter = _meter(channels.get("metrics", ()), resource)
     _count_failures(meter, tally)
     return Live(
-        tracer=_tracer(channels["traces"], resource),
+        tracer=_tracer(channels.get("traces", ()), resource),
         meter=meter,
-        logger=_log_sink(channels["logs"], resource),
+        logger=_log_sink(channels.get("logs", ()), resource),
         root=TraceContextTextMapPropagator().extract({"traceparent": os.environ.get("TRACEPARENT", "")}),
         tally=tally,
         closers=[channel.shutdown for of_signal in channels.values() for channel in of_signal],

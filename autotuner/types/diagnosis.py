@@ -52,7 +52,7 @@ class Binding(StrEnum):
     COMMUNICATION = "communication"  # waiting for other processes' data
     CAPACITY = "capacity"  # memory is full
     UNKNOWN = "unknown"
-    INVALID = "invalid"  # throttled, contended or client-bound: the measurement says nothing of the configuration
+    INVALID = "invalid"  # throttled or contended: the measurement says nothing of the configuration
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ from labelled.profiled import Profiled, profile_of
 from labelled.workload import Labelled
 
 PROTOCOL = MeasurementProtocol(
-    block_s=0.04, warmup_min_s=0.1, warmup_max_s=0.6, min_measure_s=0.4, max_measure_s=1.0, precision_ratio=0.04,
+    block_s=0.04, warmup_min_s=0.1, warmup_max_s=0.6, min_measure_s=0.4, max_measure_s=0.8, precision_ratio=0.04,
     contended_retries=1, time_limit_s=60.0,
 )  # fmt: skip
 QUICK = replace(PROTOCOL, min_measure_s=0.2, max_measure_s=0.4)

@@ -49,8 +49,11 @@ class Labelled(Workload):
     traits: ClassVar[Mapping[str, Trait]] = {"batch_size": Trait(live=True, memory=True)}
 
     def preload(self) -> Preload:
-        """Torch, and what its loaders need."""
-        return ("torch", "torch.utils.data", "torch.distributed", "torch.utils.flop_counter")
+        """Torch, what its loaders need, and what counting and tracing import when they begin."""
+        return (
+            "torch", "torch.utils.data", "torch.distributed", "torch.utils.flop_counter", "torch._dynamo",
+            "torch.profiler",
+        )  # fmt: skip
 
     @contextmanager
     def open(self, config: Config, device: str) -> Iterator[OpenWorkload]:

@@ -89,7 +89,7 @@ def all_formats(spec, first, try_out):
     for value in ("b", "c"):
         config = space.move(spec.baseline, "dtype", value)
         proposal = replace(propose(spec, space, trials), config=config)
-        trials.append(try_out(spec, len(trials), proposal, lambda config: 5.0))
+        trials.append(try_out(spec, len(trials), proposal, lambda config: 10.0 - 5.0 * spec.objective.sign))
     return trials
 
 
@@ -114,6 +114,16 @@ def test_the_search_ends_at_the_roof_when_nothing_left_asks_for_less(spec, first
 def test_with_any_doubt_the_search_goes_on(spec, first, try_out, doubt):
     trials = all_formats(spec, first, try_out)
     assert at_ceiling(spec, Space(spec), [at_the_roof(first, **doubt), *trials[1:]]) == ""
+
+
+def test_for_a_latency_nothing_is_excluded_and_nothing_ends_early(study, first, try_out):
+    """At the machine's ceiling a smaller batch answers sooner all the same."""
+    spec = study(PARAMETERS, **BUDGET, objectives=[{"minimize": "latency_mean_s"}])
+    first = try_out(spec, 0, propose(spec, Space(spec), ()), lambda config: 10.0)
+    trials = all_formats(spec, first, try_out)
+    assert at_ceiling(spec, Space(spec), trials) == ""
+    bound = diagnosed(first, binding=Binding.COMPUTE, try_next=("dtype",), cannot_help=("batch_size",))
+    assert (hints(spec, [bound]).first, hints(spec, [bound]).last) == (("dtype",), ())
 
 
 def test_before_anything_was_measured_there_is_no_hint(spec, first):

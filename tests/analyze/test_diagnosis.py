@@ -86,7 +86,7 @@ def test_arithmetic_binds_and_says_how_far_from_the_ceiling():
     diagnosis = found(measured(ARITHMETIC), ceilings())
     assert (diagnosis.binding, diagnosis.confirmed) == (COMPUTE, False)
     assert diagnosis.ceiling_ratio == pytest.approx(0.8)
-    assert diagnosis.sentence == "96% of a step is arithmetic: 80 GFLOP/s, 80% of what was measured on this machine."
+    assert diagnosis.sentence == "96% of a step is arithmetic: 80.0 GFLOP/s, 80% of what was measured on this machine."
     assert diagnosis.evidence["compute_floor_s"] == pytest.approx(0.008)
     assert diagnosis.try_next == ("dtype", "mystery")
     assert diagnosis.cannot_help == ("batch_size", "workers")
@@ -96,7 +96,7 @@ def test_memory_binds():
     diagnosis = found(measured(STREAMING), ceilings())
     assert diagnosis.binding == MEMORY
     assert diagnosis.ceiling_ratio == pytest.approx(0.9)
-    assert "8.38 GiB/s" in diagnosis.sentence
+    assert "9.00 GB/s" in diagnosis.sentence
     assert diagnosis.try_next == ("batch_size", "dtype", "mystery")
     assert diagnosis.cannot_help == ("workers",)
 
@@ -237,6 +237,32 @@ def test_a_probe_refutes():
 def test_a_probe_that_is_not_significant_leaves_the_guess():
     known = prove(SPEC, found(measured(STREAMING), ceilings()), MEMORY, relieved(0.5, half_width=0.48))
     assert (known.binding, known.confirmed) == (MEMORY, False)
+
+
+def test_what_was_really_left_is_counted():
+    """Layers share their weights, but half of the bytes are the key-value cache's."""
+    guess = found(measured(STREAMING), ceilings())
+    counted = relieved(0.6, left=0.05)
+    counted.telemetry["relief_left_bytes_ratio"] = 0.5
+    assert prove(SPEC, guess, MEMORY, counted).elasticities["memory_bandwidth"].value == pytest.approx(0.8)
+    counted.telemetry["relief_left_bytes_ratio"] = 0.9
+    assert prove(SPEC, guess, MEMORY, counted) == guess, "hardly a relief"
+
+
+def test_a_relief_that_takes_away_more_than_it_should_proves_nothing():
+    """One request instead of many: less arithmetic, but also fewer bytes, and memory is a suspect too."""
+    both = {"step_kernel_s": 0.0095, "step_flops": 4.4e8, "step_flops_float32": 4.4e8, "step_bytes": 4.2e7}
+    guess, probe = found(measured(both), ceilings()), relieved(0.2, left=0.1)
+    probe.telemetry.update({"relief_left_flops_ratio": 0.1, "relief_left_bytes_ratio": 0.2})
+    assert prove(SPEC, guess, COMPUTE, probe) == guess
+    probe.telemetry["relief_left_bytes_ratio"] = 0.95
+    assert prove(SPEC, guess, COMPUTE, probe).confirmed
+
+
+def test_a_floor_above_the_step_is_no_floor_on_a_gpu_either():
+    gpu = {"gpu_busy_ratio": 0.9, "drained_ratio": 0.0, "step_bytes": 1.5e8, "step_flops": 8.6e8}
+    diagnosis = found(measured({**gpu, "step_flops_float32": 8.6e8}), ceilings())
+    assert (diagnosis.binding, diagnosis.ceiling_ratio) == (COMPUTE, pytest.approx(0.86))
 
 
 @pytest.mark.parametrize("probe", [relieved(0.1, contended=True), measured()])

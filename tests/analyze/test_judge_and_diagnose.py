@@ -114,10 +114,10 @@ def test_alone_a_measurement_says_nothing():
     assert diagnose(study(), CONFIG, measured(), ()).binding == "unknown"
 
 
-def test_a_step_that_hardly_grows_with_the_batch_is_bound_by_its_launches():
+def test_a_step_that_hardly_grows_with_the_batch_wants_a_larger_one():
     trials = stepping(0.010, 0.001, (2, 4, 8, 16))
     found = diagnose(study(), CONFIG, measured({"latency_s": (0.011,)}), trials)
-    assert found.binding == "host_launch"
+    assert found.binding == "unknown", "launches or the weights of every step: a line cannot tell"
     assert found.evidence == pytest.approx({"overhead_share_ratio": 10 / 11, "fixed_s": 0.010, "per_item_s": 0.001})
     assert found.try_next == ("batch_size",)
     assert "91%" in found.sentence

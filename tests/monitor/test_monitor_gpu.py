@@ -18,6 +18,7 @@ GPM = {  # of the replay's synthetic values: 5 id percent, 100 id MiB/s
     "sm_occupancy_ratio": 0.15,
     "tensor_busy_ratio": 0.25,
     "dram_busy_ratio": 0.5,
+    "fp64_busy_ratio": 0.55,
     "fp32_busy_ratio": 0.6,
     "fp16_busy_ratio": 0.65,
     "pcie_tx_bytes_per_s": 2000 * 2**20,

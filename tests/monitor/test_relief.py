@@ -72,6 +72,10 @@ def test_the_samples_are_those_of_the_step_as_it_is():
     assert len(measurement.samples["block_step_s"]) >= 5
 
 
+def test_a_step_without_torch_is_not_counted():
+    assert "relief_left_flops_ratio" not in probe("input").telemetry
+
+
 @pytest.mark.parametrize("resource", ["memory_bandwidth", "compute"])
 def test_without_a_relief_nothing_is_said(resource):
     measurement = probe(resource)

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from autotuner.monitor.recorder import Recorder
 from autotuner.monitor.torch.counting import count_step
-from autotuner.types import Binding
+from autotuner.plugins import Job
+from autotuner.types import Binding, MeasurementProtocol
 from autotuner.workloads.transformers_inference import TransformersInference
 from autotuner.workloads.transformers_relief import equal_layers, shared_layers, weight_bytes
 
@@ -71,6 +73,14 @@ def test_arithmetic_is_relieved_by_one_request():
             assert left == 0.25
             assert flops_of(opened, config) == pytest.approx(before / 4)
         assert opened.step(config).work["requests"] == 4
+
+
+def test_the_recorder_counts_what_was_left():
+    protocol = MeasurementProtocol(block_s=1e-3, warmup_min_s=0, warmup_max_s=0.1, min_measure_s=0, max_measure_s=1)
+    with Recorder() as recorder:
+        outcome = recorder.measure(Job(DECODER, {"batch_size": 4}, protocol, relieves="compute"))
+    assert outcome.telemetry["relief_left_ratio"] == 0.25
+    assert outcome.telemetry["relief_left_flops_ratio"] == pytest.approx(0.25)
 
 
 def test_what_cannot_be_relieved_is_none():

@@ -20,6 +20,7 @@ METRICS: dict[int, tuple[str, float]] = {
     3: ("sm_occupancy_ratio", _PERCENT),
     5: ("tensor_busy_ratio", _PERCENT),
     10: ("dram_busy_ratio", _PERCENT),
+    11: ("fp64_busy_ratio", _PERCENT),
     12: ("fp32_busy_ratio", _PERCENT),
     13: ("fp16_busy_ratio", _PERCENT),
     20: ("pcie_tx_bytes_per_s", _MEBIBYTE),
@@ -53,7 +54,7 @@ class Gpm:
     def read(self) -> dict[str, float]:
         """The signals since the last read, means over that time; empty if that was just now, or nothing answers."""
         if time.monotonic() - self._taken_s < MIN_PERIOD_S:
-            return {}
+            return {}  # the older sample is that of just now: a window begins at most so much too early
         answers = self.answers()[2]
         return {METRICS[metric][0]: _scaled(metric, value) for metric, (code, value) in answers.items() if code == 0}
 
