@@ -1,6 +1,6 @@
 """Is the diagnosis right? Workloads with known truth, judged like a classifier, beside other people's rules.
 
-    python benchmarks/diagnosis.py [--only GROUP …] [--repeat N] [--device cpu|cuda] [--json OUT]
+    python benchmarks/diagnosis.py [--only GROUP …] [--repeat N] [--scale X] [--device cpu|cuda] [--json OUT]
 
 Each case is measured, diagnosed and put to the proof as a study does it; its truth comes from its construction and is
 checked by measurements of its own. A case that somebody else's work disturbs is measured again after the others, three
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from labelled.cases import cases
+from labelled.cases import cases, scaled
 from labelled.lab import ATTEMPTS, PATIENCE_S, Result, open_lab, run_cases
 from labelled.scoring import accuracy, answered, confusion, other, raw
 from results import describe_machine, publish
@@ -66,13 +66,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="groups, or parts of names")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of the operations' sizes: other cases with the same truth"
+    )
     parser.add_argument("--attempts", type=int, default=ATTEMPTS, help="how often a disturbed case is measured")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds to wait for quiet cores, each time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(describe_machine())
     chosen = [
-        case
+        case if options.scale == 1 else scaled(case, options.scale)
         for case in cases(options.device)
         if not options.only or any(word == case.group or word in case.name for word in options.only)
     ]
@@ -89,7 +92,11 @@ def main() -> None:
     known = lab.measured_ceilings[-1].values if lab.measured_ceilings else {}
     ceilings = {name: estimate.value for name, estimate in known.items()}
     print("ceilings: " + ", ".join(f"{name} {value:.3g}" for name, value in ceilings.items()))
-    publish(options.json, {"ceilings": ceilings, "cases": [raw(result) for result in results]}, goals)
+    publish(
+        options.json,
+        {"scale": options.scale, "ceilings": ceilings, "cases": [raw(result) for result in results]},
+        goals,
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ normalisation bound by memory here?) is settled by a measurement of its own, see
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotuner.types import Binding, Value
 from labelled.part import PartSpec
@@ -71,6 +71,23 @@ def cases(device: str = "cpu") -> tuple[Case, ...]:
     )  # fmt: skip
     assert len({case.name for case in found}) == len(found)
     return found
+
+
+SIZES = frozenset({"n", "elements", "length", "height", "picks", "unit_s", "delay_s", "rate_bytes_per_s"})
+
+
+def scaled(case: Case, factor: float) -> Case:
+    """The same case in another size: nobody has looked at it when the thresholds were chosen."""
+
+    def resize(spec: PartSpec) -> PartSpec:
+        changed = {
+            name: value * factor if isinstance(value, float) else max(16, round(value * factor / 16) * 16)
+            for name, value in spec.options.items()
+            if name in SIZES and isinstance(value, int | float)
+        }
+        return spec.model_copy(update={"options": {**spec.options, **changed}})
+
+    return replace(case, parts=tuple(resize(spec) for spec in case.parts))
 
 
 def _inputs() -> Iterator[Case]:
