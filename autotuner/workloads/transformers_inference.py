@@ -67,7 +67,12 @@ class TransformersInference(Workload):
 
     def preload(self) -> Preload:
         """The libraries, and the modelling code when the architecture is known."""
-        modules = ["torch", "torch._dynamo", "torch.utils.flop_counter", "transformers"]  # the second: to compile, to count
+        modules = [
+            "torch",
+            "torch._dynamo",
+            "torch.utils.flop_counter",
+            "transformers",
+        ]  # the second: to compile, to count
         modules += ["transformers.models.auto.modeling_auto", "transformers.generation.utils"]
         if self.config is not None:
             model_type = str(self.config["model_type"]).replace("-", "_")
