@@ -76,6 +76,12 @@ def test_what_only_a_gpu_can_is_unsupported_and_not_a_crash(name):
     assert "CUDA" in outcome.message
 
 
+def peers():
+    """The processes on the other end; of another test there may be one that has ended and that nobody waited for."""
+    children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if "autotuner.workloads.allreduce" in child.cmdline()]
+
+
 def test_every_other_operation_is_measured_in_one_opening_of_one_process():
     """The file is gone, and the other process too, when the next operation begins."""
     me, seen = psutil.Process(), {}
@@ -86,10 +92,10 @@ def test_every_other_operation_is_measured_in_one_opening_of_one_process():
             assert isinstance(outcome, Measurement), outcome
             assert outcome.reused == bool(seen)
             seen[name] = outcome
-            workers = [child for child in me.children() if "autotuner.workloads.allreduce" in child.cmdline()]
+            workers = peers()
             assert len(workers) == (name == "allreduce")
     assert len(seen) == 8
-    assert not [child for child in me.children() if "autotuner.workloads.allreduce" in child.cmdline()]
+    assert not peers()
     assert me.num_fds() <= open_files + 2, "torch may keep something of its own; the files are closed"
     for name, outcome in seen.items():
         rates = [key for key in outcome.samples if key.startswith("throughput_") and "steps" not in key]
@@ -117,10 +123,9 @@ def test_an_all_reduce_whose_other_process_dies_is_a_failure_and_no_hang():
     with ExitStack() as resources:
         opened = resources.enter_context(SMALL.open({}, "cpu"))
         opened.step({"operation": "allreduce"})
-        for child in psutil.Process().children():
-            if "autotuner.workloads.allreduce" in child.cmdline():
-                child.kill()
-                child.wait()
+        for peer in peers():
+            peer.kill()
+            peer.wait()
         with pytest.raises((RuntimeError, BrokenPipeError)):
             steps_of(opened, 50)
     from torch import distributed

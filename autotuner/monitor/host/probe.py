@@ -70,8 +70,8 @@ def _totals(
     others = young.values()
     read_bytes, write_bytes = disk_bytes("self")
     totals: dict[str, float] = {
-        "minor_faults": mine.ru_minflt + reaped.ru_minflt + sum(one.minor_faults for one in others),
-        "major_faults": mine.ru_majflt + reaped.ru_majflt + sum(one.major_faults for one in others),
+        "minor_faults": float(mine.ru_minflt + reaped.ru_minflt + sum(one.minor_faults for one in others)),
+        "major_faults": float(mine.ru_majflt + reaped.ru_majflt + sum(one.major_faults for one in others)),
     }
     if read_bytes is None or write_bytes is None:
         return totals
