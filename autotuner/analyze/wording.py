@@ -10,6 +10,8 @@ GPU_SIGNALS = (
     "fp16_busy_ratio", "dram_busy_ratio", "drained_ratio",
 )  # fmt: skip
 
+_WORTH_SAYING = 0.25  # of a step
+
 
 def sentence(binding: Binding, shares: Shares, seen: Metrics, ceiling_ratio: float | None) -> str:
     """What binds, how much of a step, and how far from the machine's limit; on a GPU also what its counters mean."""
@@ -59,7 +61,19 @@ def _bound(binding: Binding, shares: Shares, seen: Metrics, ceiling_ratio: float
 def mixture(shares: Shares) -> str:
     """No resource takes half of a step: which ones take how much."""
     parts = ", ".join(f"{binding.replace('_', ' ')} {ratio:.0%}" for binding, ratio in shares.ranked)
-    return f"No single resource explains half of a step: {parts}."
+    return f"No single resource explains half of a step: {parts}.{_below_roofs(shares)}"
+
+
+def _below_roofs(shares: Shares) -> str:
+    """The part of a step in operations that the roofline does not explain."""
+    roofs, large_s = (Binding.COMPUTE, Binding.MEMORY_BANDWIDTH), shares.parts_s.get("large_s", 0.0)
+    if not shares.floors_s or any(roof in shares.ratios for roof in roofs) or large_s < _WORTH_SAYING * shares.step_s:
+        return ""
+    reached = max(shares.floors_s.get(roof, 0.0) for roof in roofs) / large_s
+    return (
+        f" {large_s / shares.step_s:.0%} is in operations that reach {reached:.0%} of this machine's ceilings: too small"
+        " for them, or threads that wait for each other."
+    )
 
 
 def _host(share: float, shares: Shares, seen: Metrics) -> str:

@@ -164,6 +164,17 @@ def test_operations_far_below_both_roofs_are_unknown():
     assert found(measured({"step_kernel_s": 0.0098, "step_bytes": 1e6}), ceilings()).binding == Binding.UNKNOWN
 
 
+def test_operations_too_small_for_the_machine_are_named():
+    """Products of a small model whose weights lie in the cache."""
+    small = {"step_kernel_s": 0.0075, "step_bytes": 1e5, "step_flops": 5e7, "step_flops_float32": 5e7}
+    diagnosis = found(measured(small), ceilings())
+    assert diagnosis.binding == Binding.UNKNOWN
+    assert diagnosis.sentence == (
+        "No single resource explains half of a step: host launch 25%. 75% is in operations that reach 7% of this "
+        "machine's ceilings: too small for them, or threads that wait for each other."
+    )
+
+
 def test_no_resource_with_half_of_the_step_is_unknown_and_says_the_parts():
     both = {"step_kernel_s": 0.0095, "step_flops": 4.4e8, "step_flops_float32": 4.4e8, "step_bytes": 4.2e7}
     diagnosis = found(measured(both), ceilings())
