@@ -71,8 +71,8 @@ def _below_roofs(shares: Shares) -> str:
         return ""
     reached = max(shares.floors_s.get(roof, 0.0) for roof in roofs) / large_s
     return (
-        f" {large_s / shares.step_s:.0%} is in operations that reach {reached:.0%} of this machine's ceilings: too small"
-        " for them, or threads that wait for each other."
+        f" {large_s / shares.step_s:.0%} is in operations that reach {reached:.0%} of this machine's ceilings: "
+        "too small for them, or threads that wait for each other."
     )
 
 
