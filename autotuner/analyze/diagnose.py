@@ -12,7 +12,7 @@ from autotuner.analyze.batch_slope import Line, fit_line
 from autotuner.analyze.capacity import full_memory
 from autotuner.analyze.shares import LARGEST_EFFICIENCY, Shares, divide
 from autotuner.analyze.steps import batch_parameter, step_times_s
-from autotuner.analyze.wording import GPU_SIGNALS, mixture, sentence
+from autotuner.analyze.wording import GPU_SIGNALS, below_roofs, mixture, sentence
 from autotuner.metrics import format_quantity
 from autotuner.spec.model import StudySpec
 from autotuner.types import Binding, Ceilings, Config, Diagnosis, Estimate, Measurement, Metrics, Trial
@@ -134,7 +134,9 @@ def _roofs(ceilings: Ceilings | None) -> tuple[Binding, ...]:
 
 def _unknown(shares: Shares | None) -> Diagnosis:
     evidence = {} if shares is None else {"step_s": shares.step_s}
-    return Diagnosis(Binding.UNKNOWN, "Nothing that was measured says what binds this configuration.", evidence)
+    below = below_roofs(shares).strip() if shares else ""
+    text = below or "Nothing that was measured says what binds this configuration."
+    return Diagnosis(Binding.UNKNOWN, text, evidence)
 
 
 def _evidence(shares: Shares, measurement: Measurement) -> dict[str, float]:

@@ -61,10 +61,10 @@ def _bound(binding: Binding, shares: Shares, seen: Metrics, ceiling_ratio: float
 def mixture(shares: Shares) -> str:
     """No resource takes half of a step: which ones take how much."""
     parts = ", ".join(f"{binding.replace('_', ' ')} {ratio:.0%}" for binding, ratio in shares.ranked)
-    return f"No single resource explains half of a step: {parts}.{_below_roofs(shares)}"
+    return f"No single resource explains half of a step: {parts}.{below_roofs(shares)}"
 
 
-def _below_roofs(shares: Shares) -> str:
+def below_roofs(shares: Shares) -> str:
     """The part of a step in operations that the roofline does not explain."""
     roofs, large_s = (Binding.COMPUTE, Binding.MEMORY_BANDWIDTH), shares.parts_s.get("large_s", 0.0)
     if not shares.floors_s or any(roof in shares.ratios for roof in roofs) or large_s < _WORTH_SAYING * shares.step_s:

@@ -175,6 +175,14 @@ def test_operations_too_small_for_the_machine_are_named():
     )
 
 
+def test_a_compiled_step_below_every_roof_says_so():
+    """Counted uncompiled its operations take longer than the step, so that nothing is left for the host."""
+    small = {"step_kernel_s": 0.05, "step_bytes": 1e5, "step_flops": 5e7, "step_flops_float32": 5e7}
+    diagnosis = found(measured(small), ceilings())
+    assert diagnosis.binding == Binding.UNKNOWN
+    assert diagnosis.sentence.startswith("100% is in operations that reach 5% of this machine's ceilings")
+
+
 def test_no_resource_with_half_of_the_step_is_unknown_and_says_the_parts():
     both = {"step_kernel_s": 0.0095, "step_flops": 4.4e8, "step_flops_float32": 4.4e8, "step_bytes": 4.2e7}
     diagnosis = found(measured(both), ceilings())
