@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -82,12 +82,10 @@ def _other_process(backend: str, store: Path) -> Iterator[IO[bytes]]:
         assert process.stdin is not None
         try:
             yield process.stdin
-            process.wait(_END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        except BaseException:
-            process.kill()
-            raise
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_END_LIMIT_S)
+        finally:
+            process.kill()  # nothing to a process that has ended
 
 
 class Messages:
