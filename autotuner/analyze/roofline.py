@@ -50,9 +50,3 @@ def memory_bytes_per_s(ceilings: Ceilings) -> float | None:
     """The better of copy and triad."""
     seen = [rate for name in ("copy_bytes_per_s", "triad_bytes_per_s") if (rate := ceilings.value(name))]
     return max(seen, default=None)
-
-
-def balance_flops_per_byte(ceilings: Ceilings, dtype: str) -> float | None:
-    """The arithmetic intensity at which the two roofs meet; below it memory bounds a kernel, above it arithmetic."""
-    rate, bandwidth = ceilings.value(f"matmul_{dtype}_flops_per_s"), memory_bytes_per_s(ceilings)
-    return rate / bandwidth if rate and bandwidth else None
