@@ -1,32 +1,18 @@
 """Which trials are probed, and for what: the pool answers from a script."""
 
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from autotuner.diagnosing import MAX_PROBES, examine
+from autotuner.executors.process import ProcessExecutor
 from autotuner.jobs import Jobs
-from autotuner.plugins import Executor, Job, OpenWorkload, WorkerPool, Workload
+from autotuner.plugins import Job
 from autotuner.spec.model import StudySpec
+from autotuner.testing.replay import Replay
 from autotuner.types import Binding, Failure, FailureKind, Measurement, Origin, Trial
-
-
-class Known(Workload):
-    kind: Literal["known"] = "known"
-
-    def open(self, config, device) -> AbstractContextManager[OpenWorkload]:
-        raise NotImplementedError
-
-
-class Nowhere(Executor):
-    kind: Literal["nowhere"] = "nowhere"
-
-    def open(self, preload=()) -> AbstractContextManager[WorkerPool]:
-        raise NotImplementedError
 
 
 class ScriptedPool:
@@ -66,7 +52,7 @@ def measured(rate, wait=0.6, others=0.3, relief=None, contended=False):
 @pytest.fixture
 def spec():
     return StudySpec.model_validate({
-        "name": "s", "workload": Known(), "executor": Nowhere(), "equivalence": {"guard": False},
+        "name": "s", "workload": Replay(), "executor": ProcessExecutor(), "equivalence": {"guard": False},
         "parameters": {"workers": {"int": [0, 4], "default": 0}},
         "objectives": [{"maximize": "throughput_steps_per_s"}],
     })  # fmt: skip

@@ -1,37 +1,17 @@
 """Studies over parameters that nothing runs: the landscape is a function in the test."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from autotuner.adjust.adjuster import Proposal, propose
 from autotuner.adjust.space import Space
-from autotuner.plugins import Executor, OpenWorkload, WorkerPool, Workload
+from autotuner.executors.process import ProcessExecutor
 from autotuner.spec.model import StudySpec
+from autotuner.testing.replay import Replay
 from autotuner.types import Config, Diagnosis, Failure, FailureKind, Measurement, Trial, Verdict
-
-
-class Nothing(Workload):
-    """Never opened here."""
-
-    kind: Literal["nothing"] = "nothing"
-
-    def open(self, config: Config, device: str) -> AbstractContextManager[OpenWorkload]:
-        raise NotImplementedError
-
-
-class Nowhere(Executor):
-    """Never opened here."""
-
-    kind: Literal["nowhere"] = "nowhere"
-
-    @contextmanager
-    def open(self, preload: Sequence[str] = ()) -> Iterator[WorkerPool]:
-        raise NotImplementedError
-
 
 Landscape = Callable[[Config], float | FailureKind]
 
@@ -43,7 +23,7 @@ def study() -> Callable[..., StudySpec]:
     def make(parameters: Mapping[str, Any], **sections: Any) -> StudySpec:
         sections.setdefault("objectives", [{"maximize": "throughput_steps_per_s"}])
         return StudySpec.model_validate(
-            {"name": "s", "workload": Nothing(), "executor": Nowhere(), "parameters": parameters, **sections}
+            {"name": "s", "workload": Replay(), "executor": ProcessExecutor(), "parameters": parameters, **sections}
         )
 
     return make

@@ -1,6 +1,5 @@
 """The hypothesis from counted steps, and what a probe makes of it; numbers by hand."""
 
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
@@ -9,8 +8,10 @@ import pytest
 from autotuner.analyze.diagnose import diagnose, hypotheses, prove
 from autotuner.analyze.roofline import floor_times_s
 from autotuner.analyze.shares import divide
-from autotuner.plugins import Executor, OpenWorkload, Trait, WorkerPool, Workload
+from autotuner.executors.process import ProcessExecutor
+from autotuner.plugins import Trait
 from autotuner.spec.model import StudySpec
+from autotuner.testing.replay import Replay
 from autotuner.types import Binding, Ceilings, Diagnosis, Estimate, Measurement
 
 COMPUTE, MEMORY, HOST, INPUT = Binding.COMPUTE, Binding.MEMORY_BANDWIDTH, Binding.HOST_LAUNCH, Binding.INPUT
@@ -18,7 +19,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEP_S = 0.010
 
 
-class Known(Workload):
+class Known(Replay):
+    """Never opened here; what it knows of its parameters is what matters."""
+
     kind: Literal["known"] = "known"
     traits: ClassVar[dict[str, Trait]] = {
         "batch_size": Trait(live=True, memory=True, acts_on=(HOST, MEMORY)),
@@ -27,19 +30,9 @@ class Known(Workload):
         "mystery": Trait(),
     }
 
-    def open(self, config, device) -> AbstractContextManager[OpenWorkload]:
-        raise NotImplementedError
-
-
-class Nowhere(Executor):
-    kind: Literal["nowhere"] = "nowhere"
-
-    def open(self, preload=()) -> AbstractContextManager[WorkerPool]:
-        raise NotImplementedError
-
 
 SPEC = StudySpec.model_validate({
-    "name": "s", "workload": Known(), "executor": Nowhere(),
+    "name": "s", "workload": Known(), "executor": ProcessExecutor(),
     "parameters": {
         "batch_size": {"powers_of_two": [1, 8], "default": 1},
         "dtype": {"choices": ["a", "b"], "default": "a"},
@@ -136,7 +129,7 @@ def test_counting_slows_tiny_operations_so_only_the_large_ones_are_believed():
 def test_full_memory_binds_only_where_a_larger_batch_would_gain():
     limited = SPEC.model_copy(update={"limits": StudySpec.model_validate(
         {**SPEC.model_dump(exclude={"workload", "executor", "parameters", "objectives"}), "workload": Known(),
-         "executor": Nowhere(), "parameters": {"batch_size": {"powers_of_two": [1, 8], "default": 1}},
+         "executor": ProcessExecutor(), "parameters": {"batch_size": {"powers_of_two": [1, 8], "default": 1}},
          "objectives": [{"maximize": "throughput_steps_per_s"}], "limits": ["peak_memory_bytes <= 1 GiB"]}
     ).limits})  # fmt: skip
     config = {name: parameter.default for name, parameter in SPEC.parameters.items()}

@@ -1,7 +1,5 @@
 import math
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Literal
 
 import pytest
 
@@ -10,24 +8,10 @@ from autotuner.analyze.diagnose import diagnose
 from autotuner.analyze.judge import judge
 from autotuner.analyze.steps import batch_parameter
 from autotuner.errors import UsageError
-from autotuner.plugins import Executor, OpenWorkload, WorkerPool, Workload
+from autotuner.executors.process import ProcessExecutor
 from autotuner.spec.model import StudySpec
+from autotuner.testing.replay import Replay
 from autotuner.types import Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
-
-
-class Nothing(Workload):
-    kind: Literal["nothing"] = "nothing"
-
-    def open(self, config, device) -> AbstractContextManager[OpenWorkload]:
-        raise NotImplementedError
-
-
-class Nowhere(Executor):
-    kind: Literal["nowhere"] = "nowhere"
-
-    def open(self, preload=()) -> AbstractContextManager[WorkerPool]:
-        raise NotImplementedError
-
 
 PARAMETERS = {
     "batch_size": {"powers_of_two": [1, 64], "default": 1, "live": True, "memory": True},
@@ -38,7 +22,7 @@ CONFIG = {"batch_size": 1, "dtype": "a"}
 
 def study(parameters=PARAMETERS, **sections):
     return StudySpec.model_validate({
-        "name": "s", "workload": Nothing(), "executor": Nowhere(), "parameters": parameters,
+        "name": "s", "workload": Replay(), "executor": ProcessExecutor(), "parameters": parameters,
         "objectives": [{"maximize": "throughput_requests_per_s"}], **sections,
     })  # fmt: skip
 
