@@ -5,7 +5,7 @@ just as isolated. It also is the undertaker: as the subreaper of everything its 
 double forks that left their process group. When its parent is gone, it kills everything and leaves.
 
 Spoken over a SEQPACKET socket, one request and one reply at a time:
-    {"op": "fork"} + [job socket, output pipe] -> {"pid": 123}
+    {"op": "fork"} + [job socket, output pipe, channels to other ranks …] -> {"pid": 123}
     {"op": "end", "pid": 123, "grace_s": 2.0}  -> {"status": 0}   exit code, or -signal as in subprocess;
                                                                   null if the kernel does not let go of it
 """
@@ -29,6 +29,7 @@ from autotuner.monitor import host
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MESSAGE_BYTES = 4096
+MOST_DESCRIPTORS = 250  # that one message can carry: the kernel's SCM_MAX_FD is 253
 KILL_LIMIT_S = 10.0  # a killed process dies at once, unless it hangs in a driver
 
 
@@ -40,7 +41,7 @@ def serve(control: socket.socket) -> None:
     """Answer requests until the parent closes its end, then leave nothing behind."""
     workers: set[int] = set()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
+        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, MOST_DESCRIPTORS)
         if not message:
             break
         request = json.loads(message)
@@ -57,12 +58,12 @@ def serve(control: socket.socket) -> None:
         _end(pid, 0.0, workers)
 
 
-def _fork_worker(control: socket.socket, job_socket: int, output: int) -> int:
+def _fork_worker(control: socket.socket, job_socket: int, output: int, *channels: int) -> int:
     server = os.getpid()
     pid = os.fork()
     if pid:
-        os.close(job_socket)
-        os.close(output)
+        for descriptor in (job_socket, output, *channels):
+            os.close(descriptor)
         return pid
     failed = True
     try:
@@ -75,7 +76,7 @@ def _fork_worker(control: socket.socket, job_socket: int, output: int) -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         from autotuner.executors.child import work
 
-        work(Connection(job_socket))
+        work(Connection(job_socket), [Connection(channel) for channel in channels])
         failed = False
     finally:  # never back into the server's stack
         try:

@@ -6,28 +6,21 @@ One job runs at a time (two would disturb each other's measurement); several lau
 import os
 import selectors
 import signal
-import socket
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from autotuner.errors import MachineError
-from autotuner.executors.log import CappedLog
+from autotuner.executors.group import Group, log_path, start
 from autotuner.executors.reuse import reuse_key
 from autotuner.executors.server import CLOSE_GRACE_S, ForkServer
-from autotuner.executors.watch import has_ended, oom_kills, tree_rss_bytes
 from autotuner.plugins import Executor, Job, WorkerPool
-from autotuner.types import Failure, FailureKind, Outcome
+from autotuner.types import Failure, FailureKind, Measurement, Outcome
 
 WATCH_PERIOD_S = 0.5
-MESSAGE_LIMIT_S = 60  # for the rest of a message that has begun
 
 
 class ProcessExecutor(Executor):
@@ -56,17 +49,6 @@ def _available_memory_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-@dataclass(slots=True)
-class Worker:
-    """A living worker process and what it has open."""
-
-    pid: int
-    connection: Any
-    output: int
-    key: tuple[object, ...]
-    log: CappedLog = field(default_factory=CappedLog)
-
-
 class ProcessPool:
     """Runs jobs one at a time on its own thread; the caller waits on futures and stays interruptible."""
 
@@ -76,7 +58,7 @@ class ProcessPool:
         self._server = ForkServer(preload)
         self._memory_limit_bytes = memory_limit_bytes
         self._output_limit_bytes = output_limit_bytes
-        self._workers: dict[str, Worker] = {}
+        self._groups: dict[str, Group] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="autotune-worker")
         self._stopping = False
 
@@ -91,96 +73,86 @@ class ProcessPool:
     def shut_down(self) -> None:
         """Kill every worker, a running one too, and the server."""
         self._stopping = True
-        for worker in list(self._workers.values()):
+        for member in [member for group in list(self._groups.values()) for member in group.members]:
             with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)  # a running job returns at once
+                os.kill(member.pid, signal.SIGKILL)  # a running job returns at once
         self._thread.shutdown(wait=True, cancel_futures=True)
-        for launch in list(self._workers):
+        for launch in list(self._groups):
             self._end(launch, 0.0)
         self._server.stop()
 
     def _run(self, job: Job) -> Outcome:
         started_s = time.monotonic()
         if job.exclusive:
-            for launch in [name for name in self._workers if name != job.launch]:
+            for launch in [name for name in self._groups if name != job.launch]:
                 self._end(launch, CLOSE_GRACE_S)
-        worker = self._worker(job)
-        worker.log.open(job.log_path, self._output_limit_bytes)
+        group = self._group(job)
+        group.send(job, self._output_limit_bytes)
         # the server's start is no part of the trial
-        outcome = self._converse(worker, job, time.monotonic() + job.protocol.time_limit_s)
+        number, outcome = self._converse(group, job, time.monotonic() + job.protocol.time_limit_s)
         if isinstance(outcome, Failure):
-            outcome = self._post_mortem(job, outcome, time.monotonic() - started_s)
-        worker.log.close()
+            outcome = self._post_mortem(job, number, outcome, time.monotonic() - started_s)
+        group.close_logs()
         return outcome
 
-    def _worker(self, job: Job) -> Worker:
-        """The launch's worker when it can take the job over, else a fresh one."""
+    def _group(self, job: Job) -> Group:
+        """The launch's processes when they can take the job over, else fresh ones."""
         key = reuse_key(job)
-        if (worker := self._workers.get(job.launch)) is not None:
-            if worker.key == key:
-                return worker
+        if (group := self._groups.get(job.launch)) is not None:
+            if group.key == key:
+                return group
             self._end(job.launch, CLOSE_GRACE_S)
-        ours, theirs = socket.socketpair()
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # a worker may stop in the middle of a message
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MESSAGE_LIMIT_S, 0))
-        read_end, write_end = os.pipe()
-        os.set_blocking(read_end, False)
-        try:
-            pid = self._server.fork(theirs, write_end)
-        finally:
-            theirs.close()
-            os.close(write_end)
-        worker = self._workers[job.launch] = Worker(pid, Connection(ours.detach()), read_end, key)
-        return worker
+        group = self._groups[job.launch] = start(self._server, job, key)
+        return group
 
-    def _converse(self, worker: Worker, job: Job, deadline_s: float) -> Outcome:
-        """Send the job and wait for its one answer, keeping its output small and its time and memory bounded."""
-        kills_before = oom_kills()
-        with suppress(OSError):  # it died between two jobs: the wait below sees the end of its stream
-            worker.connection.send(job)
+    def _converse(self, group: Group, job: Job, deadline_s: float) -> tuple[int, Outcome]:
+        """Wait for rank 0's answer or anybody's end, keeping their output small and their time and memory bounded.
+
+        Returns:
+            The rank that answers for all, and its answer.
+        """
         with selectors.DefaultSelector() as selector:
-            selector.register(worker.connection, selectors.EVENT_READ)
-            selector.register(worker.output, selectors.EVENT_READ)
+            group.register(selector)
             next_watch_s = time.monotonic() + WATCH_PERIOD_S
             while True:
                 for key, _ in selector.select(WATCH_PERIOD_S):
-                    if key.fd == worker.output:
-                        if not worker.log.drain(worker.output):
-                            selector.unregister(worker.output)
-                    else:
-                        return self._answer(worker, kills_before)
+                    member = group.members[key.data]
+                    if key.fd != member.output:
+                        return self._answer(group, key.data)
+                    if not member.log.drain(member.output):
+                        selector.unregister(member.output)
                 now_s = time.monotonic()
                 if self._stopping:
-                    return Failure(FailureKind.CANCELLED, "the study was stopped")
+                    return 0, Failure(FailureKind.CANCELLED, "the study was stopped")
                 if now_s > deadline_s:
-                    return Failure(FailureKind.TIMED_OUT, f"no result within {job.protocol.time_limit_s:g} s: killed")
+                    return 0, Failure(
+                        FailureKind.TIMED_OUT, f"no result within {job.protocol.time_limit_s:g} s: killed"
+                    )
                 if now_s > next_watch_s:
                     next_watch_s = now_s + WATCH_PERIOD_S
-                    if failure := self._watch(worker, kills_before):
-                        return failure
+                    if (dead := group.dead_rank()) is not None:
+                        return dead, group.silent_death()
+                    if failure := self._overuse(group):
+                        return 0, failure
 
-    def _watch(self, worker: Worker, kills_before: int) -> Failure | None:
-        """What the parent must see for itself. A process forked by the worker may keep its stream open after it."""
-        if has_ended(worker.pid) and not worker.connection.poll(0):
-            return _silent_death(kills_before)
-        if (used := tree_rss_bytes(worker.pid)) > self._memory_limit_bytes:
+    def _overuse(self, group: Group) -> Failure | None:
+        if (used := group.rss_bytes()) > self._memory_limit_bytes:
             text = f"{used / 2**30:.1f} GiB of host memory, limit {self._memory_limit_bytes / 2**30:.1f} GiB"
             return Failure(FailureKind.OUT_OF_MEMORY, text)
         return None
 
-    def _answer(self, worker: Worker, kills_before: int) -> Outcome:
-        try:
-            answer: Outcome | MachineError = worker.connection.recv()
-        except (EOFError, OSError):
-            return _silent_death(kills_before)
-        if isinstance(answer, MachineError):
-            raise answer
-        return answer
+    def _answer(self, group: Group, number: int) -> tuple[int, Outcome]:
+        """What rank 0 measured, or how the first of all ranks failed."""
+        ending = group.receive(number)
+        if isinstance(ending.answer, Measurement):
+            return number, ending.answer
+        return group.root_cause({number: ending})
 
-    def _post_mortem(self, job: Job, failure: Failure, duration_s: float) -> Failure:
-        """Bury the worker, and say how it died when it could not say so itself."""
-        grace_s = 0.0 if failure.kind is FailureKind.TIMED_OUT else 0.2
-        status = self._end(job.launch, grace_s)
+    def _post_mortem(self, job: Job, number: int, failure: Failure, duration_s: float) -> Failure:
+        """Bury the processes, and say how one died when it could not say so itself."""
+        several = len(self._groups[job.launch].members) > 1
+        grace_s = 0.0 if several or failure.kind is FailureKind.TIMED_OUT else 0.2
+        status = self._end(job.launch, grace_s)[number]
         kind, message = failure.kind, failure.message
         if self._stopping:
             kind, message = FailureKind.CANCELLED, "the study was stopped"
@@ -188,22 +160,14 @@ class ProcessPool:
             if status != -signal.SIGKILL:  # the kernel's count is of the whole machine: it killed somebody else
                 kind = FailureKind.CRASHED
             message = _death(status) + (", by the kernel: out of memory" if kind is FailureKind.OUT_OF_MEMORY else "")
-        log = f"logs/{job.log_path.name}" if job.log_path else ""
-        return Failure(kind, message, log, duration_s)
+        if several and number:
+            message = f"rank {number}: {message}"
+        path = log_path(job, number)
+        return Failure(kind, message, f"logs/{path.name}" if path else "", duration_s)
 
-    def _end(self, launch: str, grace_s: float) -> int | None:
-        if (worker := self._workers.pop(launch, None)) is None:
-            return None
-        worker.connection.close()
-        status = self._server.end(worker.pid, grace_s)
-        worker.log.drain(worker.output)
-        os.close(worker.output)
-        return status
-
-
-def _silent_death(kills_before: int) -> Failure:
-    """The end of a worker that gave no answer; how it died is for the post-mortem to say."""
-    return Failure(FailureKind.OUT_OF_MEMORY if oom_kills() > kills_before else FailureKind.CRASHED, "")
+    def _end(self, launch: str, grace_s: float) -> list[int | None]:
+        group = self._groups.pop(launch, None)
+        return group.end(self._server, grace_s) if group else []
 
 
 def _death(status: int | None) -> str:

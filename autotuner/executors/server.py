@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -40,8 +41,13 @@ class ForkServer:
         self._ready = False
         self._workers: set[int] = set()
 
-    def fork(self, job_socket: socket.socket, output: int) -> int:
-        """Fork a worker that talks over `job_socket` and writes to `output`; returns its process id.
+    def fork(self, job_socket: socket.socket, output: int, channels: Sequence[socket.socket] = ()) -> int:
+        """Fork a worker; returns its process id.
+
+        Args:
+            job_socket: Over which it talks.
+            output: Where it writes to.
+            channels: To the other ranks of its group.
 
         Raises:
             MachineError: The server cannot start.
@@ -49,7 +55,8 @@ class ForkServer:
         for attempt in (1, 2):
             try:
                 self._await_ready()
-                socket.send_fds(self._control, [b'{"op": "fork"}'], [job_socket.fileno(), output])
+                descriptors = [job_socket.fileno(), output, *(channel.fileno() for channel in channels)]
+                socket.send_fds(self._control, [b'{"op": "fork"}'], descriptors)
                 pid = int(self._receive()["pid"])
             except (OSError, EOFError):  # it died, or it is stuck: a TimeoutError is an OSError
                 self._give_up()

@@ -7,18 +7,19 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from autotuner import statistics
 from autotuner.errors import AutotuneError, InvalidConfigError, MachineError, UnsupportedError, UsageError
-from autotuner.monitor import environment, gpu, host, reference
+from autotuner.monitor import environment, gpu, reference
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.relief import relieved_window
-from autotuner.monitor.window import NotFiniteError, best_window
+from autotuner.monitor.team import Channel, Team, follow
+from autotuner.monitor.window import NotFiniteError, best_window, largest_steps
 from autotuner.plugins import Job, OpenWorkload, ProbeReader
 from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome, config_key
 
@@ -28,12 +29,20 @@ logger = logging.getLogger(__name__)
 _UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, OSError)
 
 
-class Recorder:
-    """Measures jobs one after the other, keeping the workload open while only live parameters change."""
+T = TypeVar("T")
 
-    def __init__(self) -> None:
+
+class Recorder:
+    """Measures jobs one after the other, keeping the workload open while only live parameters change.
+
+    Args:
+        channels: Of rank 0, to the other ranks in order; of another rank, to rank 0.
+    """
+
+    def __init__(self, channels: Sequence[Channel] = ()) -> None:
         self._resources = ExitStack()
-        self._opened: OpenWorkload | None = None
+        self._channels = channels
+        self._team: Team | None = None
         self._readers: list[ProbeReader] = []
         self._warm_config = ""
         self._comparisons: dict[str, Mapping[str, float]] = {}
@@ -49,39 +58,41 @@ class Recorder:
 
     def measure(self, job: Job) -> Outcome:
         """Take one measurement; every exception of the workload's becomes a Failure, its traceback goes to the log."""
-        started_s = time.perf_counter()
-        try:
-            return self._measure(job)
-        except (KeyboardInterrupt, MachineError):  # the machine gave way, not the configuration: the study must stop
-            raise
-        except BaseException as error:  # noqa: BLE001 - the project's one: failures are data
-            traceback.print_exc()
-            _check_gpu(job.device)
-            return Failure(classify(error), _first_line(error), _log(job), time.perf_counter() - started_s)
+        if job.workload.ranks(job.config) > 1 + len(self._channels):
+            return Failure(
+                FailureKind.UNSUPPORTED, "only the process executor can run a configuration of several ranks"
+            )
+        return _as_data(job, lambda: self._measure(job))
+
+    def follow(self, job: Job) -> Failure:
+        """As another rank than the first, open the workload and do what rank 0 does until it leaves or this fails."""
+        left = Failure(FailureKind.CANCELLED, "rank 0 has left")
+        return _as_data(job, lambda: follow(self._open_workload(job), job.device, self._channels[0])) or left
 
     def _measure(self, job: Job) -> Measurement:
         started_at = datetime.now(UTC)
         begun_s = time.perf_counter()
-        reused = self._opened is not None
-        opened = self._opened or self._open(job)
+        reused = self._team is not None
+        team = self._team or self._open(job)
         key = config_key(job.config)
         if key != self._warm_config:
-            opened.step(job.config)  # compilation and lazy set-up belong to the opening, not to the warm-up
+            team.step(job.config)  # compilation and lazy set-up belong to the opening, not to the warm-up
             torch_door.synchronise(job.device)
         setup_s = time.perf_counter() - begun_s
-        torch_door.release_memory(job.device)  # what loading, compiling and earlier configurations left
-        torch_door.reset_peak_memory(job.device)
-        host.reset_peak_rss()
-        warmup_s = self._warm_up(opened, job, already_warm=key == self._warm_config)
+        team.settle_memory()
+        if key != self._warm_config and team.sized:
+            team.worst_step(job.config)  # what does not fit fails here, and the peak below is a safe one
+        warmup_s = self._warm_up(team, job, already_warm=key == self._warm_config)
         self._warm_config = key
         windows_s = time.perf_counter()
-        take = relieved_window if job.relieves else best_window
-        window = take(opened, job, self._readers)
+        take = relieved_window if job.relieves else largest_steps if job.proves_memory else best_window
+        window = take(team, job, self._readers)
         explain_s = time.perf_counter()
-        single = {"setup_s": setup_s, "peak_memory_bytes": float(_peak_memory_bytes(job.device))}
-        explained = self._explain(opened, job)
+        single = {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
+        explained = self._explain(team, job)
         outputs_s = time.perf_counter()
-        single |= self._compare_outputs(opened, job)
+        single |= self._compare_outputs(team, job)
+        team.idle()
         ended_s = time.perf_counter()
         single |= {
             "windows_s": explain_s - windows_s, "explain_s": outputs_s - explain_s, "outputs_s": ended_s - outputs_s
@@ -100,49 +111,54 @@ class Recorder:
             reused=reused,
         )
 
-    def _open(self, job: Job) -> OpenWorkload:
+    def _open(self, job: Job) -> Team:
         self._readers = [self._resources.enter_context(probe.open(job.device)) for probe in job.probes]
-        self._opened = self._resources.enter_context(job.workload.open(job.config, job.device))
-        return self._opened
+        self._team = Team(self._open_workload(job), job.device, self._channels)
+        return self._team
 
-    def _warm_up(self, opened: OpenWorkload, job: Job, *, already_warm: bool) -> float:
-        """Step until the times show no slope; one step suffices when only idleness lies between two windows."""
-        protocol = job.protocol
+    def _open_workload(self, job: Job) -> OpenWorkload:
+        if job.rank.count > 1 and job.device == "cpu":
+            torch_door.share_cores(job.rank.count)
+        return self._resources.enter_context(job.workload.open(job.config, job.device))
+
+    def _warm_up(self, team: Team, job: Job, *, already_warm: bool) -> float:
+        """Step until the times show no slope; one cycle suffices when only idleness lies between two windows."""
+        protocol, cycle = job.protocol, team.cycle_steps(job.config)
         begun_s = time.perf_counter()
         times_s: list[float] = []
         while True:
             step_s = time.perf_counter()
-            opened.step(job.config)
+            team.step(job.config)
             torch_door.synchronise(job.device)
             times_s.append(time.perf_counter() - step_s)
             spent_s = time.perf_counter() - begun_s
-            if already_warm or spent_s > protocol.warmup_max_s:
+            if spent_s > protocol.warmup_max_s or (already_warm and len(times_s) >= cycle):
                 return spent_s
-            enough = len(times_s) >= protocol.warmup_min_steps and spent_s >= protocol.warmup_min_s
+            enough = len(times_s) >= max(cycle, protocol.warmup_min_steps) and spent_s >= protocol.warmup_min_s
             if enough and statistics.is_flat(times_s):
                 return spent_s
 
-    def _explain(self, opened: OpenWorkload, job: Job) -> Metrics:
+    def _explain(self, team: Team, job: Job) -> Metrics:
         """What a step asks of the machine, counted once for each configuration of an opened workload."""
         if not job.counts:
             return {}
         key = config_key(job.config)
         if key not in self._explanations:
             try:
-                self._explanations[key] = torch_door.explain_step(lambda: opened.step(job.config), job.device)
+                self._explanations[key] = torch_door.explain_step(lambda: team.step(job.config), job.device)
             except _UNCOUNTABLE as error:  # the measurement stands; only the diagnosis knows less
                 logger.warning("the step cannot be counted: %s", _first_line(error))
                 self._explanations[key] = {}
         return self._explanations[key]
 
-    def _compare_outputs(self, opened: OpenWorkload, job: Job) -> Mapping[str, float]:
+    def _compare_outputs(self, team: Team, job: Job) -> Mapping[str, float]:
         """Deviations from the baseline's outputs, once for each configuration of an opened workload."""
         if job.reference_path is None or not (job.writes_reference or job.reference_path.exists()):
             return {}  # unguarded, or the baseline failed: nothing to compare with
         key = config_key(job.config)
         if key not in self._comparisons:
             known: Mapping[str, Any] | None = None if job.writes_reference else reference.load(job.reference_path)
-            outputs = opened.outputs(job.config, known)
+            outputs = team.outputs(job.config, known)
             if not reference.is_finite(outputs):
                 raise NotFiniteError("the outputs hold NaN or infinity")
             if known is None:
@@ -160,9 +176,17 @@ def _coarser_dtype(known: Mapping[str, object], outputs: Mapping[str, object]) -
     return max(names, key=lambda name: reference.ROUNDOFF_RATIO.get(name, math.inf))
 
 
-def _peak_memory_bytes(device: str) -> int:
-    on_device = torch_door.peak_memory_bytes(device)
-    return host.peak_rss_bytes() if on_device is None else on_device
+def _as_data(job: Job, run: Callable[[], T]) -> T | Failure:
+    """What `run` returns, or its exception as a Failure."""
+    started_s = time.perf_counter()
+    try:
+        return run()
+    except (KeyboardInterrupt, MachineError):  # the machine gave way, not the configuration: the study must stop
+        raise
+    except BaseException as error:  # noqa: BLE001 - the project's one: failures are data
+        traceback.print_exc()
+        _check_gpu(job.device)
+        return Failure(classify(error), _first_line(error), _log(job), time.perf_counter() - started_s)
 
 
 def _check_gpu(device: str) -> None:

@@ -3,19 +3,19 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from autotuner import statistics
 from autotuner.monitor import torch as torch_door
+from autotuner.monitor.team import Team
 from autotuner.monitor.window import Window, run_block
-from autotuner.plugins import Job, OpenWorkload, ProbeReader
+from autotuner.plugins import Job, ProbeReader
 from autotuner.types import Metrics
 
 PAIRS = 8  # fixed before looking, for the interval
 MIN_PAIRS = 5
 
 
-def relieved_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> Window:
+def relieved_window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
     """Interleave blocks as they are with blocks under relief of `job.relieves`, in the order ABBA.
 
     Returns:
@@ -32,7 +32,7 @@ def relieved_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReade
     for number in range(PAIRS):
         seconds = {}
         for arm in (("plain", "relieved"), ("relieved", "plain"))[number % 2]:
-            seconds[arm] = run_block(opened, job, window) if arm == "plain" else _relieved_block(opened, job, lefts)
+            seconds[arm] = run_block(team, job, window) if arm == "plain" else _relieved_block(team, job, lefts)
         if not seconds["relieved"]:
             break
         log_ratios.append(math.log(seconds["relieved"] / seconds["plain"]))
@@ -48,19 +48,19 @@ def relieved_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReade
             "relieved_time_low_ratio": low,
             "relieved_time_high_ratio": high,
             "relief_left_ratio": max(lefts),
-            **_counted(opened, job),
+            **_counted(team, job),
         }
     return window
 
 
-def _counted(opened: OpenWorkload, job: Job) -> Metrics:
+def _counted(team: Team, job: Job) -> Metrics:
     """What was really left of the demand: a relief may take away more than it is meant to, or less."""
-    relief = _relief(opened, job)
+    relief = team.relieve(job.relieves, job.config)
     if relief is None:
         return {}
-    plain = _count(opened, job)
+    plain = _count(team, job)
     with relief:
-        relieved = _count(opened, job)
+        relieved = _count(team, job)
     shared = {"flops": "step_flops", "bytes": "step_bytes"}
     return {
         f"relief_left_{short}_ratio": relieved.get(name, 0.0) / plain[name]
@@ -69,23 +69,18 @@ def _counted(opened: OpenWorkload, job: Job) -> Metrics:
     }
 
 
-def _count(opened: OpenWorkload, job: Job) -> Metrics:
-    return torch_door.explain_step(lambda: opened.step(job.config), job.device)
+def _count(team: Team, job: Job) -> Metrics:
+    return torch_door.explain_step(lambda: team.step(job.config), job.device)
 
 
-def _relief(opened: OpenWorkload, job: Job) -> AbstractContextManager[float] | None:
-    relieve = getattr(opened, "relieve", None)  # optional: see plugins.Relievable
-    return relieve(job.relieves, job.config) if relieve else None
-
-
-def _relieved_block(opened: OpenWorkload, job: Job, lefts: list[float]) -> float:
+def _relieved_block(team: Team, job: Job, lefts: list[float]) -> float:
     """Mean seconds of a step under relief, whose demand left is appended to `lefts`; 0 when there is no relief."""
-    if (relief := _relief(opened, job)) is None:
+    if (relief := team.relieve(job.relieves, job.config)) is None:
         return 0.0
     with relief as left:
         if left >= 1.0:
             return 0.0
         lefts.append(left)
-        opened.step(job.config)  # caches and pipelines settle under the relief
+        team.step(job.config)  # caches and pipelines settle under the relief
         torch_door.synchronise(job.device)
-        return run_block(opened, job, Window())
+        return run_block(team, job, Window())

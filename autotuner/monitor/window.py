@@ -11,7 +11,8 @@ from autotuner import metrics, statistics
 from autotuner.errors import AutotuneError
 from autotuner.monitor import gpu, host
 from autotuner.monitor import torch as torch_door
-from autotuner.plugins import Job, OpenWorkload, ProbeReader, Step
+from autotuner.monitor.team import Team
+from autotuner.plugins import Job, ProbeReader, Step
 
 logger = logging.getLogger(__name__)
 
@@ -44,21 +45,21 @@ class Window:
         self.contention = host.contention(self.telemetry) or gpu.throttling(self.telemetry)
 
 
-def best_window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> Window:
+def best_window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
     """Measure; a window that somebody else disturbed is taken again.
 
     When all are disturbed the fastest is kept, and marked: others on the machine only ever slow a step down.
     """
     windows: list[Window] = []
     for _ in range(1 + job.protocol.contended_retries):
-        windows.append(_window(opened, job, readers))
+        windows.append(_window(team, job, readers))
         if not windows[-1].contention:
             return windows[-1]
         logger.warning("contended: %s", windows[-1].contention)
     return min(windows, key=lambda window: metrics.median(window.samples["block_step_s"]))
 
 
-def _window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> Window:
+def _window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
     """Blocks until the interval is narrow, the noise has plateaued, or the time is up."""
     protocol, window = job.protocol, Window()
     for reader in readers:
@@ -66,7 +67,7 @@ def _window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> W
     half_widths: list[float] = []
     begun_s = time.perf_counter()
     while not window.ended_by:
-        run_block(opened, job, window)
+        run_block(team, job, window)
         window.duration_s = time.perf_counter() - begun_s
         blocks = window.samples["block_step_s"]
         if window.duration_s >= protocol.max_measure_s:
@@ -81,18 +82,34 @@ def _window(opened: OpenWorkload, job: Job, readers: Sequence[ProbeReader]) -> W
     return window
 
 
-def run_block(opened: OpenWorkload, job: Job, window: Window) -> float:
-    """The unit of evidence: steps for at least `block_s`, one synchronise at the end.
+def largest_steps(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
+    """Nothing but the largest steps that there are: what counts is that they fit."""
+    window = Window(ended_by="steps")
+    for reader in readers:
+        reader.read()
+    begun_s = time.perf_counter()
+    for _ in range(job.protocol.min_blocks):
+        step_s = time.perf_counter()
+        _collect(team.worst_step(job.config), defaultdict(float), window)
+        torch_door.synchronise(job.device)
+        window.samples["block_step_s"].append(time.perf_counter() - step_s)
+    window.duration_s = time.perf_counter() - begun_s
+    window.read(readers)
+    return window
+
+
+def run_block(team: Team, job: Job, window: Window) -> float:
+    """The unit of evidence: whole cycles of steps for at least `block_s`, one synchronise at the end.
 
     Returns:
         Mean seconds of a step.
     """
     work: dict[str, float] = defaultdict(float)
-    steps = 0
+    steps, cycle = 0, team.cycle_steps(job.config)
     thread_s = time.thread_time()
     begun_s = now_s = time.perf_counter()
-    while now_s - begun_s < job.protocol.block_s:
-        step = opened.step(job.config)
+    while now_s - begun_s < job.protocol.block_s or steps % cycle:
+        step = team.step(job.config)
         before_s, now_s = now_s, time.perf_counter()
         window.samples["latency_s"].append(now_s - before_s)
         steps += 1

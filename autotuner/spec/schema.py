@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from autotuner.plugins import Executor, Plugin, PluginT, Probe, Workload, load_class, names
+from autotuner.plugins import Executor, Plugin, Probe, Workload, load_class, names
+from autotuner.spec.load import PluginT
 from autotuner.spec.model import StudySpec
 from autotuner.spec.problems import FACTS
 

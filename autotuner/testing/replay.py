@@ -29,7 +29,10 @@ Fault = Literal[
 
 
 class Replay(Workload):
-    """Steps last as long as `step_s` says; `fault` names what goes wrong where its expression is true."""
+    """Steps last as long as `step_s` says; `fault` names what goes wrong where its expression is true.
+
+    Expressions may use `rank`, and a parameter `ranks` says how many processes there are.
+    """
 
     kind: Literal["replay"] = "replay"
     step_s: str = Field("0.001", description="Seconds of a step, an expression over the parameters.")
@@ -42,6 +45,10 @@ class Replay(Workload):
     seed: int = 0
 
     any_parameter: ClassVar[bool] = True
+
+    def ranks(self, config: Config) -> int:
+        """As many processes as a parameter of this name says."""
+        return int(config.get("ranks") or 1)
 
     @contextmanager
     def open(self, config: Config, device: str) -> Iterator[OpenWorkload]:
@@ -61,10 +68,11 @@ class OpenReplay:
 
     def step(self, config: Config) -> Step:
         """Sleep as long as the file says."""
+        names = {**config, "rank": int(os.environ.get("RANK", "0"))}
         for fault, where in self._faults.items():
-            if where.evaluate(config):
+            if where.evaluate(names):
                 strike(fault)
-        seconds = float(self._step_s.evaluate(config) or 0.0)
+        seconds = float(self._step_s.evaluate(names) or 0.0)
         time.sleep(max(0.0, seconds * (1 + self._replay.noise_ratio * self._random.gauss(0, 1))))
         return Step(work={"tokens": float(self._tokens.evaluate(config) or 0.0)})
 

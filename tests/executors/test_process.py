@@ -8,14 +8,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from autotuner.executors import process, server
+from autotuner.executors import group, server
 from autotuner.executors.process import ProcessExecutor, ProcessPool
 from autotuner.plugins import Job
 from autotuner.testing.replay import Replay
@@ -115,7 +115,7 @@ def test_live_parameter_reuses_the_process_and_others_do_not(pool: ProcessPool, 
 def test_exclusive_job_stands_alone(pool: ProcessPool, tmp_path: Path) -> None:
     run(pool, job(tmp_path, launch="one"))
     run(pool, replace(job(tmp_path, launch="two"), exclusive=True))
-    assert set(pool._workers) == {"two"}
+    assert set(pool._groups) == {"two"}
 
 
 def test_leaving_kills_a_running_job(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_no_process_outlives_the_pool(tmp_path: Path) -> None:
 
 def test_worker_gets_no_input_and_its_own_group(pool: ProcessPool, tmp_path: Path) -> None:
     run(pool, job(tmp_path, launch="group"))
-    pid = pool._workers["group"].pid
+    pid = pool._groups["group"].members[0].pid
     assert os.getpgid(pid) == pid != os.getpgrp()
     assert Path(f"/proc/{pid}/fd/0").readlink() == Path(os.devnull)
 
@@ -191,13 +191,13 @@ def test_crash_is_seen_although_a_grandchild_holds_the_stream_open(
 
 
 def test_worker_that_stops_in_the_middle_of_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "MESSAGE_LIMIT_S", 1)
+    monkeypatch.setattr(group, "MESSAGE_LIMIT_S", 1)
     with ProcessExecutor().open() as pool:
         fork = pool._server.fork
 
-        def fork_and_begin(job_socket: socket.socket, output: int) -> int:
+        def fork_and_begin(job_socket: socket.socket, output: int, channels: Sequence[socket.socket]) -> int:
             job_socket.send(b"\0\0")  # the first half of the length of a message
-            return fork(job_socket, output)
+            return fork(job_socket, output, channels)
 
         monkeypatch.setattr(pool._server, "fork", fork_and_begin)
         outcome = run(pool, job(tmp_path, "hang"))
@@ -211,7 +211,7 @@ def test_stuck_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(server, "CLOSE_GRACE_S", 0.1)
     with ProcessExecutor().open() as pool:
         run(pool, job(tmp_path, launch="first"))
-        worker = psutil.Process(pool._workers["first"].pid)
+        worker = psutil.Process(pool._groups["first"].members[0].pid)
         os.kill(pool._server._process.pid, signal.SIGSTOP)
         assert isinstance(run(pool, job(tmp_path, launch="second")), Measurement), "asked to fork"
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
@@ -238,7 +238,7 @@ def test_start_of_the_server_is_no_part_of_a_trial(tmp_path: Path, monkeypatch: 
 def test_kernel_out_of_memory_is_told_by_its_signal(
     pool: ProcessPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, kind: FailureKind
 ) -> None:
-    monkeypatch.setattr(process, "oom_kills", itertools.count().__next__)  # the kernel kills all the time, anybody
+    monkeypatch.setattr(group, "oom_kills", itertools.count().__next__)  # the kernel kills all the time, anybody
     outcome = run(pool, job(tmp_path, fault))
     assert isinstance(outcome, Failure)
     assert outcome.kind is kind
@@ -248,7 +248,7 @@ def test_kernel_out_of_memory_is_told_by_its_signal(
 def test_real_time_signal_has_no_name(tmp_path: Path) -> None:
     with ProcessExecutor().open() as pool:
         run(pool, job(tmp_path))
-        os.kill(pool._workers["search"].pid, signal.SIGRTMIN + 1)
+        os.kill(pool._groups["search"].members[0].pid, signal.SIGRTMIN + 1)
         outcome = run(pool, job(tmp_path))
     assert isinstance(outcome, Failure)
     assert outcome.message == f"the worker was killed by signal {signal.SIGRTMIN + 1}"

@@ -67,6 +67,14 @@ def release_memory(device: str) -> None:
         torch.cuda.empty_cache()
 
 
+def share_cores(processes: int) -> None:
+    """Give this process its part of the host's cores, as torchrun does; without torch, nothing."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out; torch need not be imported here."""
     if any(kind.__name__ in _OUT_OF_MEMORY_CLASSES for kind in type(error).__mro__):

@@ -1,22 +1,16 @@
-"""The four seams: what a third party writes to tune, observe, run or export something new.
-
-A plugin is a frozen pydantic model with one method. Its fields are its options, so that validation, pickling, the
-record and the plugin are one class. Built-ins register through the same entry-point groups as everybody else.
-"""
+"""The four base classes, and the job that passes between them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from autotuner.errors import UsageError
+from autotuner.plugins.opened import OpenWorkload
 from autotuner.types import Binding, Config, MeasurementProtocol, Metrics, Outcome, Recommendation, Tier
 
 Preload = tuple[str, ...]
@@ -32,63 +26,6 @@ class Plugin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one step of a workload did.
-
-    Attributes:
-        work: Amounts of work, `{"tokens": 32, "requests": 1}`; the recorder turns them into
-            `throughput_tokens_per_s` and so on.
-        metrics: Values that only the workload can know, kept as samples under their names.
-    """
-
-    work: Mapping[str, float]
-    metrics: Metrics = field(default_factory=dict)
-
-
-class OpenWorkload(Protocol):
-    """An opened workload: weights are loaded, code may still have to be compiled."""
-
-    def step(self, config: Config) -> Step:
-        """Do one unit of work and wait for it, as a client would."""
-        ...
-
-    def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """The outputs for fixed inputs, computed the way `step` computes.
-
-        Args:
-            config: The configuration in force.
-            reference: What the baseline's `outputs` returned, or None for the baseline itself. Generators force the
-                reference's tokens, so that both see the same contexts.
-
-        Returns:
-            Numpy arrays by name; "logits" [positions, vocabulary] is compared as distributions, names that start
-            with "_" are not compared, anything else [vectors, width] is compared as vectors. Empty: nothing to guard.
-        """
-        ...
-
-
-class Relievable(Protocol):
-    """An opened workload that can be run with less demand for a resource: how a diagnosis is put to the proof."""
-
-    def relieve(self, resource: str, config: Config) -> AbstractContextManager[float] | None:
-        """While the context lasts, `step(config)` does the same with less demand for `resource`.
-
-        Only the time of such a step counts, never what it computes; on leaving, all is as before. For example one
-        resident batch instead of a loader ("input"), no all-reduce ("communication"), weights that stay in the cache
-        ("memory_bandwidth").
-
-        Args:
-            resource: A name of `types.Binding`.
-            config: The configuration in force.
-
-        Returns:
-            A context that yields the share of the demand that is left, 1 when nothing could be taken away; None when
-            this workload cannot relieve that resource.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +74,18 @@ class Workload(Plugin, ABC):
         """Live parameters that this configuration makes fixed, as code compiled for one batch size does."""
         return frozenset()
 
+    def ranks(self, config: Config) -> int:
+        """Processes that run `config` together, each with a device of its own.
+
+        Each opens the workload with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in its environment, as
+        torchrun sets them, and takes every step with the others. What rank 0 returns counts, for all of them.
+        """
+        return 1
+
+    def refuses(self, config: Config) -> str:
+        """Why no machine could run `config`, in words; empty when one could. What is refused is never proposed."""
+        return ""
+
     def identity(self) -> Mapping[str, str]:
         """What is tuned, for the environment fingerprint: model name, hash of its configuration and weights."""
         return {}
@@ -166,6 +115,21 @@ class Probe(Plugin, ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Rank:
+    """The place of a process in the group that runs a trial.
+
+    Attributes:
+        number: From 0, which measures; the others step along.
+        count: Processes of the group.
+        port: On this host's loopback, where they meet.
+    """
+
+    number: int = 0
+    count: int = 1
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a worker is asked to do. Frozen and picklable, without a live object.
 
@@ -182,9 +146,11 @@ class Job:
         reference_path: The baseline's outputs; written when `writes_reference`, else compared with if it exists.
         writes_reference: This job is the baseline.
         counts: Also count operations, FLOPs and bytes of one untimed step.
+        proves_memory: Only take the largest steps that there are, as many as `protocol.min_blocks`.
         relieves: Also probe what relief of this resource does to a step; a name of `types.Binding`, or empty.
         live: Parameters that an opened workload can take over without being reopened.
         trace_parent: W3C trace context of the trial's span; the worker's environment carries it on.
+        rank: Of the process that gets this job; filled in by the executor.
     """
 
     workload: Workload
@@ -198,9 +164,11 @@ class Job:
     reference_path: Path | None = None
     writes_reference: bool = False
     counts: bool = False
+    proves_memory: bool = False
     relieves: str = ""
     live: frozenset[str] = frozenset()
     trace_parent: str = ""
+    rank: Rank = Rank()
 
 
 class WorkerPool(Protocol):
@@ -238,34 +206,3 @@ class Exporter(Plugin, ABC):
             UsageError: Not verified BETTER and not forced.
             MachineError: The directory cannot be written.
         """
-
-
-def modules_of(workload: Workload, probes: Sequence[Probe]) -> Preload:
-    """What a worker imports to run this: the workload's libraries, and the plugins' own modules."""
-    plugins: tuple[Plugin, ...] = (workload, *probes)
-    return tuple(dict.fromkeys([*workload.preload(), *(type(plugin).__module__ for plugin in plugins)]))
-
-
-PluginT = TypeVar("PluginT", bound=Plugin)
-
-
-def names(group: str) -> Mapping[str, EntryPoint]:
-    """Every installed plugin of a group ("workloads", "probes", "executors", "exporters") by name."""
-    return {entry.name: entry for entry in entry_points(group=f"autotuner.{group}")}
-
-
-def load_class(group: str, name: str, base: type[PluginT]) -> type[PluginT]:
-    """The class of a plugin.
-
-    Raises:
-        UsageError: No plugin of this name; the hint names the nearest.
-    """
-    installed = names(group)
-    if name not in installed:
-        near = get_close_matches(name, installed, n=1)
-        hint = f"did you mean {near[0]}?" if near else "installed: " + ", ".join(sorted(installed))
-        raise UsageError(f"unknown {group.removesuffix('s')} {name!r}", hint)
-    loaded = installed[name].load()
-    assert isinstance(loaded, type), loaded
-    assert issubclass(loaded, base), f"{loaded} is no {base}"
-    return loaded

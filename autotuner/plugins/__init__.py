@@ -1,0 +1,26 @@
+"""The four seams: what a third party writes to tune, observe, run or export something new.
+
+A plugin is a frozen pydantic model with one method. Its fields are its options, so that validation, pickling, the
+record and the plugin are one class. Built-ins register through the same entry-point groups as everybody else.
+"""
+
+from autotuner.plugins.opened import OpenWorkload, Paced, Relievable, Sized, Step
+from autotuner.plugins.registry import load_class, modules_of, names
+from autotuner.plugins.seams import (
+    Executor,
+    Exporter,
+    Job,
+    Plugin,
+    Preload,
+    Probe,
+    ProbeReader,
+    Rank,
+    Trait,
+    WorkerPool,
+    Workload,
+)
+
+__all__ = [
+    "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin", "Preload", "Probe", "ProbeReader", "Rank",
+    "Relievable", "Sized", "Step", "Trait", "WorkerPool", "Workload", "load_class", "modules_of", "names",
+]  # fmt: skip
