@@ -13,7 +13,7 @@ from autotuner.clock import Clock
 from autotuner.doctor import ceilings_for
 from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
-from autotuner.executors.devices import reserved_gpu
+from autotuner.executors.devices import reserved_gpus
 from autotuner.jobs import Jobs
 from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
@@ -218,7 +218,7 @@ def _running(
     with ExitStack() as stack:
         stack.enter_context(record.lock(name))
         if spec.device == "cuda":
-            stack.enter_context(reserved_gpu())
+            stack.enter_context(reserved_gpus(Space(spec).most_ranks()))
         delivery = stack.enter_context(telemetry.session())
         stack.enter_context(telemetry.span("tune", {"autotune.study": name}))
         pool = stack.enter_context(spec.executor.open(plugins.modules_of(spec.workload, spec.probes)))

@@ -11,6 +11,7 @@ from autotuner.spec.model import StudySpec
 from autotuner.types import Binding, Config
 
 MIN_WINDOW_BLOCKS = 6  # ten pairs then hold the 59 requests that a p95 needs, however long a step is
+PROOF_STEPS = 10  # on the largest input, after a warm-up that has the optimizer's states in place
 SEARCH = "search"  # the launch that search trials share
 
 
@@ -45,6 +46,12 @@ class Jobs:
         blocks = max(MIN_WINDOW_BLOCKS, job.protocol.min_blocks)
         protocol = replace(job.protocol, min_blocks=blocks, precision_ratio=math.inf, contended_retries=0)
         return replace(job, protocol=protocol, exclusive=exclusive)
+
+    def proof(self, config: Config) -> Job:
+        """Nothing but the largest inputs, in a fresh process with nobody beside it."""
+        job = self._job(config, "proof", "proof.log")
+        protocol = replace(job.protocol, min_blocks=PROOF_STEPS)
+        return replace(job, protocol=protocol, exclusive=True, proves_memory=True, reference_path=None)
 
     def reference(self, config: Config) -> Job:
         """The baseline once more, to write reference outputs that are not there any more."""

@@ -61,6 +61,11 @@ class Space:
         if self.rows is not None and not len(self.rows):
             raise UsageError("the rules forbid every configuration", "loosen a rule, or add values to a parameter")
 
+    def most_ranks(self) -> int:
+        """Processes of the configuration that needs most; of a sample where there are too many to list."""
+        rows = self.candidates(random.Random(self.spec.seed), [self.spec.baseline])
+        return max(self.spec.workload.ranks(self.decode(row)) for row in rows.tolist())
+
     def size(self) -> int | None:
         """Number of legal configurations; None when there were too many to count."""
         return None if self.rows is None else len(self.rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from autotuner import plugins
 from autotuner.doctor.cpu import all_caches_bytes
 from autotuner.doctor.operations import Note, Operation, all_reduces
-from autotuner.executors.devices import reserved_gpu
+from autotuner.executors.devices import reserved_gpus
 from autotuner.monitor import gpu, host
 from autotuner.plugins import Executor, Job, Probe, WorkerPool, Workload
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
@@ -70,7 +70,7 @@ def bench(pool: WorkerPool | None, device: str, folder: Path | None) -> Iterator
     workload, probes = _workload(folder), _probes()
     with ExitStack() as stack:
         if pool is None and device != "cpu":
-            stack.enter_context(reserved_gpu())
+            stack.enter_context(reserved_gpus())
         pool = pool or stack.enter_context(_executor().open(plugins.modules_of(workload, probes)))
         stack.callback(pool.close, LAUNCH)
         yield Bench(pool, workload, probes, device)

@@ -1,10 +1,10 @@
-"""Which GPU a study may have to itself: one that nobody computes on, held by a lock that dies with its holder."""
+"""Which GPUs a study may have to itself: such that nobody computes on, held by a lock that dies with its holder."""
 
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from autotuner.errors import MachineError
@@ -14,27 +14,41 @@ IDLE_MEMORY_BYTES = 2**30  # more than any driver keeps for itself
 
 
 @contextmanager
-def reserved_gpu() -> Iterator[gpu.Gpu]:
-    """Hold the first idle GPU, and hide the others from the workers that start meanwhile.
+def reserved_gpus(count: int = 1) -> Iterator[Sequence[gpu.Gpu]]:
+    """Hold the first idle GPUs, and hide the others from the workers that start meanwhile.
 
     Raises:
-        MachineError: There is none, or every one is in use; the hint says by whom.
+        MachineError: There are not so many, or they are in use; the hint says by whom.
     """
+    held: list[gpu.Gpu] = []
     busy: list[str] = []
-    for device in gpu.visible_gpus():
-        if user := _user(device):
-            busy.append(f"GPU {device.index} is used by {user}")
-            continue
-        with _lock_file(device.uuid) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+    with ExitStack() as locks:
+        for device in gpu.visible_gpus():
+            if len(held) == count:
+                break
+            if user := _user(device):
+                busy.append(f"GPU {device.index} is used by {user}")
+            elif locks.enter_context(_locked(device.uuid)):
+                held.append(device)
+            else:
                 busy.append(f"GPU {device.index} is held by another study")
-                continue
-            with _only(device.uuid):
-                yield device
-            return
-    raise MachineError("no GPU is free: " + "; ".join(busy or ["there is none"]), "wait for it, or set device: cpu")
+        if len(held) < count:
+            needed = "no GPU is free" if count == 1 else f"{count} GPUs are needed, {len(held)} are free"
+            raise MachineError(f"{needed}: " + "; ".join(busy or ["there is none"]), "wait for it, or set device: cpu")
+        with _only([device.uuid for device in held]):
+            yield held
+
+
+@contextmanager
+def _locked(uuid: str) -> Iterator[bool]:
+    """Whether the lock of a GPU could be had."""
+    with _lock_file(uuid) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _user(device: gpu.Gpu) -> str:
@@ -81,10 +95,10 @@ def _open_for_all(path: Path) -> int:
 
 
 @contextmanager
-def _only(uuid: str) -> Iterator[None]:
+def _only(uuids: Sequence[str]) -> Iterator[None]:
     """CUDA_VISIBLE_DEVICES for this process and its children to come."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
     try:
         yield
     finally:

@@ -59,7 +59,8 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     """Deviations of `outputs` from `reference`, as samples of a measurement.
 
     Args:
-        reference: The baseline's arrays; "logits" [positions, vocabulary], anything else [vectors, width].
+        reference: The baseline's arrays; "logits" [positions, vocabulary], "losses" and "gradient_norms" [1, steps] of
+            training, anything else [vectors, width]. "_other_losses" [seeds, steps]: the baseline's with other seeds.
         outputs: The candidate's, with the same names and shapes.
         dtype: The coarser number format of the two; decides what counts as a near-tie.
 
@@ -67,7 +68,8 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
         `output_identical` (1 or 0), `output_error_ratio` (largest relative L2 error of a row), `output_tolerance_ratio`
         (what reordering may cost in `dtype`) and, for logits, `output_kl_nats`, `top1_agreement_ratio` (positions whose
         two best tokens are nearer than `dtype` can resolve are left out) and `top5_agreement_ratio` (share of the
-        candidate's five best that are among the baseline's, or nearer to its fifth than `dtype` can resolve).
+        candidate's five best that are among the baseline's, or nearer to its fifth than `dtype` can resolve). Of
+        training instead what `_compare_training` returns.
     """
     import numpy as np
 
@@ -84,6 +86,31 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     }
     if "logits" in rows:
         found |= _compare_distributions(*rows["logits"], ROUNDOFF_RATIO.get(dtype, ROUNDOFF_RATIO["bfloat16"]))
+    if "losses" in rows:
+        found |= _compare_training(rows, reference.get("_other_losses"))
+    return found
+
+
+def _compare_training(rows: Mapping[str, Any], other_losses: Any) -> dict[str, float]:
+    """How far a training run is from the baseline's with the same seed.
+
+    Returns:
+        `loss_error_ratio`, the largest relative deviation of the loss at any step; `loss_band_ratio`, the deviation of
+        the curve (root mean square) relative to that between the baseline's curves with different seeds; and
+        `gradient_norm_error_ratio`, by which the geometric mean of the gradients' norms is off.
+    """
+    import numpy as np
+
+    base, other = (losses[0] for losses in rows["losses"])
+    found = {"loss_error_ratio": float(np.max(np.abs(other - base) / np.maximum(np.abs(base), 1e-12)))}
+    if other_losses is not None and len(other_losses):
+        band = np.sqrt(np.mean((np.asarray(other_losses, np.float64) - base) ** 2))
+        deviation = np.sqrt(np.mean((other - base) ** 2))
+        found["loss_band_ratio"] = float(deviation / band) if band > 0 else float(deviation > 0)
+    if "gradient_norms" in rows:
+        base, other = (norms[0] for norms in rows["gradient_norms"])
+        ratio = np.exp(np.mean(np.log(np.maximum(other, 1e-30)) - np.log(np.maximum(base, 1e-30))))
+        found["gradient_norm_error_ratio"] = float(abs(ratio - 1))
     return found
 
 

@@ -12,7 +12,7 @@ from autotuner import statistics
 from autotuner.analyze import flame, patterns, trace
 from autotuner.analyze.profile import CpuUse, Profile, Thread
 from autotuner.errors import MachineError, UsageError
-from autotuner.executors.devices import reserved_gpu
+from autotuner.executors.devices import reserved_gpus
 from autotuner.metrics import median
 from autotuner.monitor import environment
 from autotuner.profiling import nsight, process
@@ -59,7 +59,7 @@ def profile(
     started_at = datetime.now(UTC)
     folder = _made(out.resolve())
     request = Request(spec.dump(), config, "measure", steps, sample_s, SAMPLES_PER_S, str(folder))
-    with reserved_gpu() if spec.device == "cuda" else nullcontext():
+    with reserved_gpus() if spec.device == "cuda" else nullcontext():
         listener("running: a step's time, then torch.profiler, then py-spy")
         answer = _run_child(request, spec)
         events = trace.parse(json.loads(gzip.decompress((folder / TRACE).read_bytes())))

@@ -38,7 +38,7 @@ def check_protocol(spec: StudySpec, draft: Draft) -> None:
 
 
 def check_expressions(spec: StudySpec, draft: Draft) -> None:
-    """Every expression can be read, knows its names and can be decided; no rule forbids the baseline.
+    """Every expression can be read, knows its names and can be decided; the baseline is legal.
 
     Raises:
         UsageError: One cannot, or one does.
@@ -50,6 +50,8 @@ def check_expressions(spec: StudySpec, draft: Draft) -> None:
             given = ", ".join(f"{name} = {spec.baseline[name]!r}" for name in used)
             problem = f"{rule.forbid!r} forbids the baseline ({given or 'on this machine'})"
             raise draft.error(("rules", index, "forbid"), problem, "change the rule, or a default")
+    if refusal := spec.refusal(spec.baseline):
+        raise draft.error(("parameters",), f"the baseline cannot run: {refusal}", "change a default")
     for name, parameter in spec.parameters.items():
         if parameter.when is not None:
             others = [other for other in spec.parameters if other != name]
@@ -68,7 +70,7 @@ def _decidable(text: str, parameters: Sequence[str], spec: StudySpec, draft: Dra
         raise draft.error(path, str(error)) from None
     if unknown:
         hint = suggest(unknown[0], [*known, "True", "False", "None"])
-        raise draft.error(path, f"{unknown[0]!r} is no other parameter, nor device or cpu_cores", hint)
+        raise draft.error(path, f"{unknown[0]!r} is no other parameter, nor device, devices or cpu_cores", hint)
     return expression
 
 

@@ -63,7 +63,13 @@ def load(path: Path, overrides: Sequence[str] = (), machine: Machine | None = No
     _refuse_facts(draft)
     _fill_in_cores(draft.data, machine.cpu_cores)
     workload = _workload(draft)
-    facts = {"device": _device(workload, draft, machine), "cpu_cores": machine.cpu_cores, "source": str(path)}
+    device = _device(workload, draft, machine)
+    facts = {
+        "device": device,
+        "cpu_cores": machine.cpu_cores,
+        "devices": machine.gpus if device == "cuda" else machine.cpu_cores,
+        "source": str(path),
+    }
     if draft.data.get("name") is None:
         draft.data["name"] = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:64] or "study"
     return _build(draft, workload, facts)

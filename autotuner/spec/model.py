@@ -113,6 +113,11 @@ class EquivalenceRules(Section):
     min_top1_agreement_ratio: float = Field(0.99, ge=0, le=1, description="Near-ties left out.")
     min_top5_agreement_ratio: float = Field(0.98, ge=0, le=1)
     max_error_ratio: float = Field(0.05, gt=0, description="Relative L2 error of an output vector, tier precision.")
+    max_loss_error_ratio: float = Field(1e-3, gt=0, description="Training: of the loss at any step, tier rounding.")
+    max_loss_band_ratio: float = Field(
+        1.0, gt=0, description="Training: deviation of the loss curve, relative to that between seeds; tier precision."
+    )
+    max_gradient_norm_error_ratio: float = Field(0.02, gt=0, description="Training: of the gradients' norm.")
 
 
 class Budget(Section):
@@ -143,6 +148,7 @@ class StudySpec(Section):
     seed: int = Field(0, ge=0)
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where it runs; filled in when the file is loaded.")
     cpu_cores: int = Field(1, ge=1, description="Cores that this process may use; filled in when the file is loaded.")
+    devices: int = Field(1, ge=1, description="GPUs, or cores on a CPU; filled in when the file is loaded.")
     source: str = Field("", description="The file it came from; filled in when it is loaded.")
 
     @property
@@ -169,7 +175,7 @@ class StudySpec(Section):
     @cached_property
     def facts(self) -> Mapping[str, Value]:
         """Names that expressions may use besides the parameters."""
-        return {"device": self.device, "cpu_cores": self.cpu_cores}
+        return {"device": self.device, "cpu_cores": self.cpu_cores, "devices": self.devices}
 
     @cached_property
     def _conditions(self) -> tuple[tuple[str, Expression], ...]:
@@ -185,9 +191,15 @@ class StudySpec(Section):
         return {name: self.parameters[name].default if name in inactive else config[name] for name in self.parameters}
 
     def legal(self, config: Config) -> bool:
-        """Whether no rule forbids it."""
+        """Whether no rule forbids it and the workload does not refuse it."""
         names = {**self.facts, **config}
-        return not any(rule.evaluate(names) for rule in self._forbidden)
+        return not any(rule.evaluate(names) for rule in self._forbidden) and not self.refusal(config)
+
+    def refusal(self, config: Config) -> str:
+        """Why it cannot run here whatever the rules say; empty when it can."""
+        if (ranks := self.workload.ranks(config)) > self.devices:
+            return f"{ranks} processes need as many {'cores' if self.device == 'cpu' else 'GPUs'}, not {self.devices}"
+        return self.workload.refuses(config)
 
     def dump(self) -> dict[str, Any]:
         """Everything as plain JSON values; `autotuner.spec.restore` is the inverse."""
@@ -196,7 +208,7 @@ class StudySpec(Section):
     @field_validator("parameters")
     @classmethod
     def _no_fact_names(cls, parameters: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
-        for taken in ("device", "cpu_cores"):
+        for taken in ("device", "cpu_cores", "devices"):
             if taken in parameters:
                 raise ValueError(f"a parameter cannot be called {taken}: rules use the name for the machine's own")
         return parameters

@@ -15,7 +15,7 @@ from autotuner.spec.draft import Draft
 from autotuner.spec.model import StudySpec
 from autotuner.spec.yaml import KeyPath
 
-FACTS = ("device", "cpu_cores", "source")  # of a StudySpec; no file gives them
+FACTS = ("device", "cpu_cores", "devices", "source")  # of a StudySpec; no file gives them
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing", "missing_argument")

@@ -23,6 +23,7 @@ class Tier(StrEnum):
     EXACT = "exact"  # bit for bit: input pipeline, where work runs
     ROUNDING = "rounding"  # the order of additions: batch size, kernels, threads, compilation
     PRECISION = "precision"  # fewer bits: dtype, quantisation, parallel reductions
+    FREE = "free"  # what is computed is another thing, as the file asks: a global batch that may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Verification:
         baseline_metrics: The same of the baseline.
         violations: Limits that the candidate breaks in verification, as in `Verdict`.
         contributions: What each changed parameter is worth.
+        worst_case: What the candidate needed on the largest input that there is, in a process of its own:
+            `peak_memory_bytes` and `steps`; empty where all inputs are alike.
     """
 
     decision: Decision
@@ -107,6 +110,7 @@ class Verification:
     baseline_metrics: Metrics = field(default_factory=dict)
     violations: Metrics = field(default_factory=dict)
     contributions: tuple[Contribution, ...] = ()
+    worst_case: Metrics = field(default_factory=dict)
     duration_s: float = 0.0
 
 

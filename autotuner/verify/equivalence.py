@@ -21,11 +21,14 @@ _WORST = {
     "output_kl_nats": max,
     "top1_agreement_ratio": min,
     "top5_agreement_ratio": min,
+    "loss_error_ratio": max,
+    "loss_band_ratio": max,
+    "gradient_norm_error_ratio": max,
     "output_tolerance_ratio": max,
 }
 _MEASURED = frozenset(_WORST) - {"output_tolerance_ratio"}
 _SPREAD_FACTOR = 3.0  # deviations within three times those of the baseline against itself are the machine's own
-_STRICTNESS = (Tier.EXACT, Tier.ROUNDING, Tier.PRECISION)
+_STRICTNESS = (Tier.EXACT, Tier.ROUNDING, Tier.PRECISION, Tier.FREE)
 
 
 def worst_deviations(samples: Mapping[str, Sequence[float]]) -> Metrics:
@@ -50,6 +53,8 @@ def judge_outputs(
 
     EXACT: bit for bit. ROUNDING: the relative error within what reordering may cost in this number format, and the
     distributions agree. PRECISION: the distributions agree, or where there are none the relative error is allowed.
+    FREE: finite, for it computes something else. Of training, ROUNDING bounds the loss at every step, PRECISION the
+    loss curve by the band between the baseline's seeds, and both the norms of the gradients.
     Each bound is loosened to three times the baseline's deviation from itself in fresh launches, since a baseline
     that is not deterministic cannot ask it of others.
 
@@ -67,6 +72,8 @@ def judge_outputs(
     broken = [name for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
         return Equivalence(False, tier, f"{broken[0]} is {metrics[broken[0]]}", metrics)
+    if tier is Tier.FREE:
+        return Equivalence(True, tier, "not compared: it computes something else, as the file asks", metrics)
     judged = list(_judge(rules, tier, metrics, spread, dtype_rounding_ratio))
     failed = [text for kept, text in judged if not kept]
     if failed:
@@ -81,6 +88,9 @@ def _judge(
     if tier is Tier.EXACT:
         yield _judge_identity(metrics, spread)
         return
+    if "loss_error_ratio" in metrics:
+        yield from _judge_training(rules, tier, metrics, spread)
+        return
     has_distributions = "output_kl_nats" in metrics
     if tier is Tier.ROUNDING:
         yield from _at_most("output_error_ratio", dtype_rounding_ratio, metrics, spread)
@@ -89,6 +99,17 @@ def _judge(
     yield from _at_most("output_kl_nats", rules.max_kl_nats, metrics, spread)
     yield from _at_least("top1_agreement_ratio", rules.min_top1_agreement_ratio, metrics, spread)
     yield from _at_least("top5_agreement_ratio", rules.min_top5_agreement_ratio, metrics, spread)
+
+
+def _judge_training(
+    rules: EquivalenceRules, tier: Tier, metrics: Metrics, spread: Metrics
+) -> Iterator[tuple[bool, str]]:
+    if tier is Tier.PRECISION and "loss_band_ratio" in metrics:
+        yield from _at_most("loss_band_ratio", rules.max_loss_band_ratio, metrics, spread)
+    else:
+        allowed = rules.max_loss_error_ratio if tier is Tier.ROUNDING else rules.max_error_ratio
+        yield from _at_most("loss_error_ratio", allowed, metrics, spread)
+    yield from _at_most("gradient_norm_error_ratio", rules.max_gradient_norm_error_ratio, metrics, spread)
 
 
 def _judge_identity(metrics: Metrics, spread: Metrics) -> tuple[bool, str]:

@@ -31,6 +31,7 @@ from autotuner.verify.contest import ContestResult, contest
 from autotuner.verify.contributions import contributions
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
 from autotuner.verify.limits import judge_limit, percentile_is_claimable
+from autotuner.verify.proof import prove_memory
 
 REPORTED = ("latency_p50_s", "latency_p95_s", "peak_memory_bytes", "setup_s")  # besides objectives and limits
 RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.5  # at most so much of the time that is left goes to the steps before
@@ -152,7 +153,7 @@ def _race(bench: Bench, candidates: Sequence[Trial]) -> Trial:
 
 
 def _verify_leader(bench: Bench, leader: Trial) -> Attempt:
-    """Put needless changes back, then the contest."""
+    """Put needless changes back, prove that it fits in memory, then the contest."""
     if bench.jobs.reference_path is not None and not bench.jobs.reference_path.exists():
         _write_reference(bench)
     bench.listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
@@ -163,7 +164,14 @@ def _verify_leader(bench: Bench, leader: Trial) -> Attempt:
     )  # fmt: skip
     if config_key(config) == config_key(bench.spec.baseline):
         config = leader.config  # no change alone seems worth anything: the contest says so with an interval, or not
-    return _contest(bench, config, worth)
+    proof = prove_memory(bench.spec, bench.pool, bench.jobs, config)
+    if proof.refusal and config_key(config) != config_key(leader.config):
+        config = leader.config  # what saves memory may have been put back, as it is worth nothing else
+        proof = prove_memory(bench.spec, bench.pool, bench.jobs, config)
+    if proof.refusal:
+        return Attempt(replace(_verdict(bench.spec, Decision.INVALID, proof.refusal), config=config))
+    attempt = _contest(bench, config, worth)
+    return replace(attempt, verification=replace(attempt.verification, worst_case=proof.worst_case))
 
 
 def _share_of(deadline: Callable[[], float], share: float) -> Callable[[], float]:

@@ -12,7 +12,7 @@ from cuda_faults import CudaFaults
 
 from autotuner import api
 from autotuner.errors import MachineError
-from autotuner.executors.devices import reserved_gpu
+from autotuner.executors.devices import reserved_gpus
 from autotuner.executors.process import ProcessExecutor
 from autotuner.monitor import gpu
 from autotuner.monitor.gpu import GpuProbe
@@ -122,19 +122,19 @@ def test_busy_gpu_is_refused(device: gpu.Gpu) -> None:
             assert other.stdout.readline() == "up\n"
             if gpu.processes(device.uuid) is None:
                 pytest.skip("NVML cannot name processes in this container: busy and unknown look alike")
-            with pytest.raises(MachineError, match=f"used by process .*{other.pid}"), reserved_gpu():
+            with pytest.raises(MachineError, match=f"used by process .*{other.pid}"), reserved_gpus():
                 pass
         finally:
             other.kill()
 
 
 def test_gpu_of_another_study_is_refused(device: gpu.Gpu) -> None:
-    with reserved_gpu() as first:
+    with reserved_gpus() as (first,):
         assert first.uuid == device.uuid
         assert os.environ["CUDA_VISIBLE_DEVICES"] == device.uuid
-        with pytest.raises(MachineError, match="another study"), reserved_gpu():
+        with pytest.raises(MachineError, match="another study"), reserved_gpus():
             pass
-    with reserved_gpu():
+    with reserved_gpus():
         pass
 
 

@@ -1,0 +1,48 @@
+"""The memory proof: a configuration that is named must fit with the largest input that there is, not only the usual."""
+
+from dataclasses import dataclass, field
+
+from autotuner.jobs import PROOF_STEPS, Jobs
+from autotuner.metrics import format_value, value_of
+from autotuner.plugins import WorkerPool
+from autotuner.spec.model import StudySpec
+from autotuner.types import Config, Failure, Metrics
+
+_MEMORY = "peak_memory_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryProof:
+    """What came of the largest steps, in a fresh process with nobody beside it.
+
+    Attributes:
+        refusal: Why the configuration must not be named; empty when it fits.
+        worst_case: `peak_memory_bytes` and `steps`; empty when it did not fit, or there is nothing to prove.
+    """
+
+    refusal: str = ""
+    worst_case: Metrics = field(default_factory=dict)
+
+
+def prove_memory(spec: StudySpec, pool: WorkerPool, jobs: Jobs, config: Config) -> MemoryProof:
+    """Run a configuration on nothing but the largest inputs, the optimizer's states in place.
+
+    Args:
+        spec: The study.
+        pool: Where it runs.
+        jobs: Makes the job.
+        config: What is to be named.
+    """
+    if not spec.workload.sized:
+        return MemoryProof()
+    outcome = pool.submit(jobs.proof(config)).result()
+    pool.close("proof")
+    if isinstance(outcome, Failure):
+        return MemoryProof(f"with the largest inputs it failed: {outcome.kind}: {outcome.message}")
+    peak_bytes = value_of(_MEMORY, outcome.samples)
+    absolute = [limit for limit in spec.limits if not limit.relative]  # the others are judged side by side
+    for limit in absolute:
+        if limit.metric == _MEMORY and limit.excess(peak_bytes, None) > 0:
+            needed = format_value(_MEMORY, peak_bytes)
+            return MemoryProof(f"with the largest inputs it needs {needed}, which breaks {limit.text}")
+    return MemoryProof(worst_case={_MEMORY: peak_bytes, "steps": float(PROOF_STEPS)})
