@@ -23,7 +23,7 @@ class Metric:
 
     Attributes:
         name: What files and reports call it; ends in its unit.
-        unit: SI base unit of the value: "s", "bytes", "1/s", "ratio", "nats", "W".
+        unit: SI base unit of the value: "s", "bytes", "1/s", "ratio", "nats", "W", "J".
         better: Which direction is better.
         samples: Name of the raw samples it is made of.
         reduction: How they become one value.
@@ -54,7 +54,18 @@ _TABLE = (
     Metric("peak_memory_bytes", "bytes", "lower", "peak_memory_bytes", "max",
            "largest memory of the device that computes: GPU allocator's reservation, or resident set on a CPU"),
     Metric("setup_s", "s", "lower", "setup_s", "last", "time to open the workload, compilation included"),
+    Metric("step_s", "s", "lower", "block_step_s", "median", "time of a step, median over blocks"),
+    Metric("input_wait_ratio", "ratio", "lower", "input_wait_ratio", "mean",
+           "share of the steps' time spent waiting for data"),
+    Metric("exposed_communication_ratio", "ratio", "lower", "exposed_communication_ratio", "mean",
+           "share of the steps' time spent waiting for other processes, not hidden behind computation"),
+    Metric("mfu_ratio", "ratio", "higher", "mfu_ratio", "median",
+           "FLOPs of a step over what this machine's measured matrix products would do in its time, format by format"),
     Metric("power_mean_w", "W", "lower", "power_w", "mean", "mean electrical power of the GPU"),
+    Metric("energy_per_sample_j", "J", "lower", "energy_per_sample_j", "median",
+           "energy of the GPU for one sample: mean power over samples per second"),
+    Metric("energy_per_token_j", "J", "lower", "energy_per_token_j", "median",
+           "energy of the GPU for one token: mean power over tokens per second"),
     Metric("top1_agreement_ratio", "ratio", "higher", "top1_agreement_ratio", "last",
            "share of positions whose most likely token is the baseline's, near-ties left out"),
     Metric("top5_agreement_ratio", "ratio", "higher", "top5_agreement_ratio", "last",
@@ -63,6 +74,12 @@ _TABLE = (
            "mean Kullback-Leibler divergence of the next-token distribution from the baseline's"),
     Metric("output_error_ratio", "ratio", "lower", "output_error_ratio", "last",
            "largest relative L2 deviation of an output vector from the baseline's"),
+    Metric("loss_error_ratio", "ratio", "lower", "loss_error_ratio", "last",
+           "deviation of the loss curve from the baseline's, relative to it"),
+    Metric("loss_band_ratio", "ratio", "lower", "loss_band_ratio", "last",
+           "deviation of the loss curve from the baseline's, in widths of the baseline's own band: 100 % fills it"),
+    Metric("gradient_norm_error_ratio", "ratio", "lower", "gradient_norm_error_ratio", "last",
+           "deviation of the gradients' norms from the baseline's, relative to them"),
 )  # fmt: skip
 
 METRICS: Mapping[str, Metric] = {row.name: row for row in _TABLE}
@@ -126,6 +143,7 @@ _SCALES: Mapping[str, tuple[tuple[str, float], ...]] = {
     "bytes": (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("bytes", 1.0)),
     "bytes/s": (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("bytes/s", 1.0)),
     "FLOP/s": (("PFLOP/s", 1e15), ("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("MFLOP/s", 1e6), ("FLOP/s", 1.0)),
+    "J": (("MJ", 1e6), ("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6)),
     "s/byte": (("us/byte", 1e-6), ("ns/byte", 1e-9), ("ps/byte", 1e-12)),
 }
 _ALIASES: Mapping[str, Mapping[str, float]] = {
@@ -134,6 +152,7 @@ _ALIASES: Mapping[str, Mapping[str, float]] = {
     "ratio": {"%": 0.01},
     "1/s": {"/s": 1.0, "per_s": 1.0},
     "W": {"kW": 1e3},
+    "J": {"µJ": 1e-6},
 }
 
 

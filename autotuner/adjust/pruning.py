@@ -1,46 +1,134 @@
 """What need not be tried: what was tried already, and what must need more memory than there is."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from autotuner.adjust.space import Floats, Mask, Positions, Row, Rows, Space
-from autotuner.types import Failure, FailureKind, Trial
+from autotuner.analyze.memory_model import fit_memory
+from autotuner.metrics import value_of
+from autotuner.types import Failure, FailureKind, Measurement, Trial
+
+_CLEARLY_OVER = 1.02  # of a limit: allocators round, and a little too much may fit the next time
+_MISFIT_RATIO = 0.05  # of a point from its line: memory that grows otherwise is not foretold
+_REACH = 4.0  # times the largest that was measured: a line may bend beyond, as where a cache is full
 
 
 def worth_trying(space: Space, trials: Sequence[Trial], rows: Rows) -> Mask:
-    """Which of `rows` [count, parameters] are neither tried nor ruled out by an out-of-memory.
+    """Which of `rows` [count, parameters] are neither tried nor ruled out by what is known of memory.
 
-    A configuration that failed for whatever reason is never tried again. One that ran out of memory also rules out
-    every configuration that is larger or equal in every parameter that drives memory (`Trait.memory`) and equal in
-    all others: monotone, so it is never wrong where the trait is right.
+    A configuration that failed for whatever reason is never tried again. One that does not fit also rules out every
+    configuration that is larger or equal in every parameter that drives memory (`Trait.memory`) and equal in all
+    others: monotone, so it is never wrong where the trait is right. What does not fit ran out of memory, or was
+    measured clearly over a limit, or lies clearly over it by a line through what was measured.
     """
-    worth = ~_ruled_out(space, trials, rows)
+    worth = np.ones(len(rows), dtype=np.bool_)
+    demands = {i: demand for i in range(len(space.names)) if (demand := _demand(space, i)) is not None}
+    for row in _smallest({*_too_large(space, trials), *_foretold(space, demands, trials)}, demands):
+        worth[_larger(rows, row, demands)] = False
     for trial in trials:
-        worth[_positions(rows, space.encode(trial.config))] = False
+        worth[_larger(rows, space.encode(trial.config), {})] = False
     return worth
 
 
-def _positions(rows: Rows, row: Row) -> Positions:
-    """Where `row` stands in `rows`; column by column, because few survive the first."""
-    found = np.flatnonzero(rows[:, 0] == row[0])
-    for column in range(1, len(row)):
-        found = found[rows[found, column] == row[column]]
+def _larger(rows: Rows, row: Row, demands: Mapping[int, Floats]) -> Positions:
+    """Where `rows` demand at least as much as `row` and are equal in all else; column by column: few survive each."""
+    found = np.arange(len(rows), dtype=np.intp)
+    for column in sorted(range(len(row)), key=demands.__contains__):
+        seen = rows[:, column] if len(found) == len(rows) else rows[found, column]
+        demand = demands.get(column)
+        found = found[seen == row[column] if demand is None else demand[seen] >= demand[row[column]]]
+        if not len(found):
+            break
     return found
 
 
-def _ruled_out(space: Space, trials: Iterable[Trial], rows: Rows) -> Mask:
-    ruled_out = np.zeros(len(rows), dtype=np.bool_)
-    exhausted = {space.encode(trial.config) for trial in trials if _out_of_memory(trial)}
-    demands = {i: demand for i in range(len(space.names)) if (demand := _demand(space, i)) is not None}
-    others = [i for i in range(len(space.names)) if i not in demands]
-    for row in exhausted:
-        larger = np.all(rows[:, others] == np.array(row, dtype=np.int32)[others], axis=1)
-        for i, demand in demands.items():
-            larger &= demand[rows[:, i]] >= demand[row[i]]
-        ruled_out |= larger
-    return ruled_out
+def _smallest(rows: Iterable[Row], demands: Mapping[int, Floats]) -> list[Row]:
+    """Those that are not ruled out by another one of them: the fewer, the sooner done."""
+    found: list[Row] = []
+    for row in sorted(rows, key=lambda row: sum(demand[row[i]] for i, demand in demands.items())):
+        if not any(len(_larger(np.array([row]), smaller, demands)) for smaller in found):
+            found.append(row)
+    return found
+
+
+def _too_large(space: Space, trials: Iterable[Trial]) -> Iterator[Row]:
+    """What ran out of memory, and what was measured clearly over a limit."""
+    limit_bytes = _limit_bytes(space)
+    for trial in trials:
+        if _out_of_memory(trial) or _peak_bytes(trial) > _CLEARLY_OVER * limit_bytes:
+            yield space.encode(trial.config)
+
+
+def _foretold(space: Space, demands: Mapping[int, Floats], trials: Sequence[Trial]) -> Iterator[Row]:
+    """What does not fit by a line through trials that differ in one parameter only.
+
+    Three points are the fewest: two always lie on a line, which then says nothing of how wrong it is. With fewer,
+    only what was measured rules something out.
+    """
+    bound_bytes = min(_limit_bytes(space), _device_bytes(space, trials))
+    if not demands or not math.isfinite(bound_bytes):
+        return
+    lines: dict[tuple[int, Row], dict[float, float]] = defaultdict(dict)
+    for trial in trials:
+        if (peak_bytes := _peak_bytes(trial)) > 0:
+            row = space.encode(trial.config)
+            for i, demand in demands.items():
+                lines[i, (*row[:i], 0, *row[i + 1 :])][float(demand[row[i]])] = peak_bytes
+    for (i, row), points in lines.items():
+        position = _first_over(tuple(points.items()), tuple(demands[i].tolist()), bound_bytes)
+        if position is not None:
+            yield (*row[:i], position, *row[i + 1 :])
+
+
+@lru_cache(maxsize=1024)
+def _first_over(points: tuple[tuple[float, float], ...], values: tuple[float, ...], bound_bytes: float) -> int | None:
+    """Where the smallest value stands whose prediction interval lies clearly over a bound.
+
+    Cached, for a proposal asks several times, and a new trial changes few lines.
+
+    Args:
+        points: (value of the parameter, peak bytes).
+        values: Of the parameter, in the file's order.
+        bound_bytes: What must not be passed.
+    """
+    found = fit_memory(dict(points))
+    if found is None or found.line.misfit_ratio > _MISFIT_RATIO:
+        return None
+    largest = max(value for value, _ in points)
+    untried = sorted(set(values) - dict(points).keys())
+    over = (
+        value
+        for value in untried
+        if largest < value <= _REACH * largest and found.bytes_at(value).low > _CLEARLY_OVER * bound_bytes
+    )
+    first = next(over, None)
+    return None if first is None else values.index(first)
+
+
+def _limit_bytes(space: Space) -> float:
+    """The tightest absolute limit on memory; infinite without one."""
+    bounds = [
+        limit.bound
+        for limit in space.spec.limits
+        if limit.metric == "peak_memory_bytes" and limit.op == "<=" and not limit.relative
+    ]
+    return min(bounds, default=math.inf)
+
+
+def _device_bytes(space: Space, trials: Iterable[Trial]) -> float:
+    """All memory of the device that computes, as far as the measurements know it; a slice of a GPU does not say."""
+    name = "memory_bytes" if space.spec.device == "cpu" else "gpu_memory_bytes"
+    seen = [trial.outcome.environment.get(name) for trial in trials if isinstance(trial.outcome, Measurement)]
+    return min((float(size) for size in seen if size), default=math.inf)
+
+
+def _peak_bytes(trial: Trial) -> float:
+    """What a trial was seen to need; NaN if it was not seen."""
+    return value_of("peak_memory_bytes", trial.outcome.samples) if isinstance(trial.outcome, Measurement) else math.nan
 
 
 def _out_of_memory(trial: Trial) -> bool:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from autotuner.analyze.derived import derive
 from autotuner.analyze.diagnose import diagnose
 from autotuner.errors import UsageError
 from autotuner.metrics import METRICS, metric, value_of
 from autotuner.spec.model import StudySpec
 from autotuner.statistics import median_half_width_ratio
-from autotuner.types import Ceilings, Config, Measurement, Trial, Verdict
+from autotuner.types import Ceilings, Config, Measurement, Metrics, Trial, Verdict
 
 Samples = Mapping[str, Sequence[float]]
 
@@ -34,8 +35,8 @@ def judge(
     Raises:
         UsageError: The workload does not report an objective.
     """
-    samples = all_samples(measurement)
-    reference = samples if baseline is None else all_samples(baseline)
+    samples = all_samples(measurement, ceilings)
+    reference = samples if baseline is None else all_samples(baseline, ceilings)
     return Verdict(
         objectives={goal.metric: _objective(goal.metric, samples) for goal in spec.objectives},
         violations={
@@ -47,14 +48,26 @@ def judge(
     )
 
 
-def all_samples(measurement: Measurement) -> Samples:
-    """The worker's samples, and what else the table of metrics can be made of: telemetry, and the set-up's time."""
+def all_samples(measurement: Measurement, ceilings: Ceilings | None = None) -> Samples:
+    """Everything that the table of metrics can be made of: the worker's samples, telemetry, and what follows from them.
+
+    Args:
+        measurement: One window.
+        ceilings: Of this machine; without them nothing that is held against them is known.
+    """
     named = {row.samples for row in METRICS.values()}
     telemetry = {name: (value,) for name, value in measurement.telemetry.items() if name in named}
     averaged = {
         row.samples: (measurement.telemetry[row.name],) for row in METRICS.values() if row.name in measurement.telemetry
     }
-    return {"setup_s": (measurement.setup_s,), **averaged, **telemetry, **measurement.samples}
+    seen = {"setup_s": (measurement.setup_s,), **averaged, **telemetry, **measurement.samples}
+    return {**derive(seen, measurement.telemetry, ceilings), **seen}
+
+
+def all_values(measurement: Measurement, ceilings: Ceilings | None = None) -> Metrics:
+    """Every metric of the table that is known of a measurement."""
+    samples = all_samples(measurement, ceilings)
+    return {name: value_of(name, samples) for name, row in METRICS.items() if samples.get(row.samples)}
 
 
 def _objective(name: str, samples: Samples) -> float:
