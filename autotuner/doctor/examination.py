@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from autotuner import plugins
-from autotuner.doctor import cpu, devices, memory, permissions, storage
+from autotuner.doctor import cpu, devices, memory, network, permissions, storage
 from autotuner.doctor.ceilings import ceilings_for
 from autotuner.doctor.finding import Finding, Level
 from autotuner.doctor.operations import Note, say_nothing
@@ -123,6 +123,7 @@ def find_faults(
         storage.room(cache, "downloaded models", Level.ADVICE),
         storage.sqlite(), permissions.ptrace(root), permissions.perf_events(root), permissions.gpu_counters(root),
         devices.fabric(root), devices.telemetry(environ),
+        network.preflight(environ, len(gpu.visible_gpus()), _size_bytes(root / "dev/shm"), root),
     )  # fmt: skip
     return tuple(dict.fromkeys(chain.from_iterable(checks)))
 
