@@ -19,7 +19,7 @@ from autotuner.monitor import environment, gpu, reference
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.relief import relieved_window
 from autotuner.monitor.team import Channel, Team, follow
-from autotuner.monitor.window import NotFiniteError, best_window, largest_steps
+from autotuner.monitor.window import NotFiniteError, Window, best_window, largest_steps
 from autotuner.plugins import Job, OpenWorkload, ProbeReader
 from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome, config_key
 
@@ -85,8 +85,7 @@ class Recorder:
         warmup_s = self._warm_up(team, job, already_warm=key == self._warm_config)
         self._warm_config = key
         windows_s = time.perf_counter()
-        take = relieved_window if job.relieves else largest_steps if job.proves_memory else best_window
-        window = take(team, job, self._readers)
+        window = _window(team, job, self._readers)
         explain_s = time.perf_counter()
         single = {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
         explained = self._explain(team, job)
@@ -174,6 +173,11 @@ def _coarser_dtype(known: Mapping[str, object], outputs: Mapping[str, object]) -
     """The number format that resolves less; arrays carry its name under "_dtype"."""
     names = [str(source.get("_dtype", "float32")) for source in (known, outputs)]
     return max(names, key=lambda name: reference.ROUNDOFF_RATIO.get(name, math.inf))
+
+
+def _window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
+    take = relieved_window if job.relieves else largest_steps if job.proves_memory else best_window
+    return take(team, job, readers)
 
 
 def _as_data(job: Job, run: Callable[[], T]) -> T | Failure:

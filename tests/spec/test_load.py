@@ -240,7 +240,7 @@ OVERRIDES = [
     ("limits.0=latency_p9_s <= 3 s", "limits.0: unknown metric 'latency_p9_s' (did you mean latency_p9"),
     ("limits.0=5", "limits.0: a limit is a text such as"),
     ("limits.9=5", "--set limits.9=5: limits has 2 items, counted from 0"),
-    ("rules.0.forbid=batch_sise > 3", "rules.0.forbid: 'batch_sise' is no other parameter, nor device, devices or cpu_cores"),
+    ("rules.0.forbid=batch_sise > 3", "rules.0.forbid: 'batch_sise' is no other parameter, nor device, devices or"),
     ("rules.0.forbid=dtype > 3", "rules.0.forbid: 'dtype > 3' cannot be decided for dtype ="),
     ("rules.0.forbid=batch_size / workers > 9", "rules.0.forbid: 'batch_size / workers > 9' cannot be calculated"),
     ("rules.0.forbid=batch_size =", "rules.0.forbid: 'batch_size =' is no expression"),

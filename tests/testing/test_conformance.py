@@ -28,6 +28,7 @@ from autotuner.testing.replay import Replay
 from autotuner.testing.workloads import check_live, check_outputs, check_preload, check_steps, check_workload
 from autotuner.types import Config, Recommendation
 from autotuner.workloads.ceilings import Ceiling
+from autotuner.workloads.python_object import PythonObject
 from autotuner.workloads.transformers_inference import TransformersInference
 
 GLM4: Mapping[str, Any] = {
@@ -43,6 +44,11 @@ GENERATE = TransformersInference(config=GLM4, prompt_tokens=4, new_tokens=3, pro
 ENCODE = TransformersInference(config=BERT, task="encode", prompt_tokens=4, probe_requests=2)
 CEILING = Ceiling(cache_bytes=2**20)
 REPLAY = Replay(step_s="0", tokens="batch", output_error="mode * 1e-3", fault={"error": "batch > 9"})
+LOOP = """
+def loop(config):
+    while True:
+        yield {"samples": config["batch"], "loss": 1 / config["batch"]}
+"""
 PROBES = [HostProbe(), GpuProbe(), TorchProbe()]
 EXPORTERS = [JsonExporter(), EnvExporter()]
 
@@ -61,6 +67,12 @@ def test_ceiling() -> None:
     check_workload(
         CEILING, [{"operation": "launch"}, {"operation": "copy"}, {"message_bytes": 64, "operation": "launch"}]
     )
+
+
+def test_python(tmp_path: Path) -> None:
+    """Their forms, live parameters and guards are tested with the workload itself."""
+    (tmp_path / "loop.py").write_text(LOOP)
+    check_workload(PythonObject(object=f"{tmp_path}/loop.py:loop", guard_steps=4), [{"batch": 2}, {"batch": 8}])
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.kind)
@@ -84,7 +96,7 @@ def test_exporter(exporter: plugins.Exporter, tmp_path: Path) -> None:
 def test_no_builtin_is_forgotten() -> None:
     checked = {
         type(plugin) for plugin in (GENERATE, CEILING, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)
-    }
+    } | {PythonObject}
     groups = ("workloads", "probes", "executors", "exporters")
     entries = [entry for group in groups for entry in plugins.names(group).values()]
     assert {entry.load() for entry in entries if entry.module.startswith("autotuner.")} == checked
