@@ -3,6 +3,7 @@
 Outputs stay in the worker: the parent only ever sees the deviations.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     Args:
         reference: The baseline's arrays; "logits" [positions, vocabulary], "losses" and "gradient_norms" [1, steps] of
             training, anything else [vectors, width]. "_other_losses" [seeds, steps]: the baseline's with other seeds.
-        outputs: The candidate's, with the same names and shapes.
+        outputs: The candidate's, with the same names and shapes; what is not there is not compared.
         dtype: The coarser number format of the two; decides what counts as a near-tie.
 
     Returns:
@@ -73,7 +74,7 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     """
     import numpy as np
 
-    names = [name for name in reference if not name.startswith("_")]
+    names = [name for name in reference if not name.startswith("_") and name in outputs]
     rows = {name: (np.asarray(reference[name], np.float64), np.asarray(outputs[name], np.float64)) for name in names}
     if not rows:
         return {}
@@ -106,7 +107,7 @@ def _compare_training(rows: Mapping[str, Any], other_losses: Any) -> dict[str, f
     if other_losses is not None and len(other_losses):
         band = np.sqrt(np.mean((np.asarray(other_losses, np.float64) - base) ** 2))
         deviation = np.sqrt(np.mean((other - base) ** 2))
-        found["loss_band_ratio"] = float(deviation / band) if band > 0 else float(deviation > 0)
+        found["loss_band_ratio"] = float(deviation / band) if band > 0 else (math.inf if deviation > 0 else 0.0)
     if "gradient_norms" in rows:
         base, other = (norms[0] for norms in rows["gradient_norms"])
         ratio = np.exp(np.mean(np.log(np.maximum(other, 1e-30)) - np.log(np.maximum(base, 1e-30))))

@@ -29,7 +29,9 @@ from autotuner.testing.workloads import check_live, check_outputs, check_preload
 from autotuner.types import Config, Recommendation
 from autotuner.workloads.ceilings import Ceiling
 from autotuner.workloads.python_object import PythonObject
+from autotuner.workloads.training.data import Data
 from autotuner.workloads.transformers_inference import TransformersInference
+from autotuner.workloads.transformers_training import TransformersTraining
 
 GLM4: Mapping[str, Any] = {
     "model_type": "glm4", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16,
@@ -38,6 +40,10 @@ GLM4: Mapping[str, Any] = {
 BERT: Mapping[str, Any] = {
     "model_type": "bert", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
     "num_attention_heads": 2, "vocab_size": 128,
+}  # fmt: skip
+LLAMA: Mapping[str, Any] = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 64,
 }  # fmt: skip
 CONFIGS = [{}, {"batch_size": 3}, {"attention": "eager", "batch_size": 2}, {"dtype": "bfloat16"}]
 GENERATE = TransformersInference(config=GLM4, prompt_tokens=4, new_tokens=3, probe_requests=2)
@@ -69,6 +75,16 @@ def test_ceiling() -> None:
     )
 
 
+@pytest.mark.slow
+def test_transformers_training(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a short story about a long road, told twice. " * 100)
+    names = ("workers", "prefetch_factor", "persistent_workers", "pin_memory", "non_blocking")
+    live: list[Config] = [*({name: 1} for name in names), {"collate": "batch"}, {"micro_batch": 2}]
+    data = Data(path=str(tmp_path / "text.txt"), sequence_tokens=16)
+    workload = TransformersTraining(config=LLAMA, data=data, global_batch=4, guard_steps=2)
+    check_workload(workload, [{}, *live, {"attention": "eager"}])
+
+
 def test_python(tmp_path: Path) -> None:
     """Their forms, live parameters and guards are tested with the workload itself."""
     (tmp_path / "loop.py").write_text(LOOP)
@@ -96,7 +112,7 @@ def test_exporter(exporter: plugins.Exporter, tmp_path: Path) -> None:
 def test_no_builtin_is_forgotten() -> None:
     checked = {
         type(plugin) for plugin in (GENERATE, CEILING, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)
-    } | {PythonObject}
+    } | {PythonObject, TransformersTraining}
     groups = ("workloads", "probes", "executors", "exporters")
     entries = [entry for group in groups for entry in plugins.names(group).values()]
     assert {entry.load() for entry in entries if entry.module.startswith("autotuner.")} == checked

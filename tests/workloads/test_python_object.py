@@ -114,6 +114,7 @@ def test_each_form_trains_alike_and_the_seed_decides(form):
         with code(FORMS[form], seed=seed).open({"batch": 2}, "cpu") as opened:
             opened.step({"batch": 2})
             outputs = opened.outputs({"batch": 2}, None)
+            assert (opened.outputs({"batch": 2}, outputs)["losses"] == outputs["losses"]).all(), "it begins anew"
         losses[seed] = outputs["losses"]
         assert outputs["losses"].shape == outputs["gradient_norms"].shape == (1, 4)
         assert outputs["_other_losses"].shape == (3, 4)
