@@ -119,6 +119,8 @@ class TransformersTraining(Workload):
             return f"a global batch of {self.global_batch} is no multiple of {piece}, micro_batch times data_parallel"
         if not chosen["workers"] and chosen["persistent_workers"]:
             return "without workers there are none to persist"
+        if chosen["compile"] != "none" and degrees.data > 1 and degrees.bucket_bytes < 2**20:
+            return "compiled for several ranks, buckets must be at least 1 MiB: torch's DDPOptimizer asserts it"
         return refusal(degrees, degrees.ranks, self.config or {})
 
     def identity(self) -> Mapping[str, str]:

@@ -90,6 +90,7 @@ def test_largest_step_trains_nothing(workload: TransformersTraining) -> None:
         ({"tensor_parallel": 4}, "does not divide num_key_value_heads"),
         ({"sharding": "zero3"}, "shards over data ranks"),
         ({"persistent_workers": True}, "without workers"),
+        ({"compile": "default", "data_parallel": 2, "bucket_bytes": 2**18}, "at least 1 MiB"),
     ],
 )
 def test_refusals(workload: TransformersTraining, config: Config, words: str) -> None:
