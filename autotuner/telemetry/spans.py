@@ -1,9 +1,10 @@
 """Spans: stretches of time, one inside the other."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
+from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from autotuner.telemetry.live import NO_ATTRIBUTES, Attributes, Live, current, present
@@ -58,15 +59,16 @@ def _recorded(live: Live, name: str, attributes: Attributes) -> Iterator[Span]:
     from opentelemetry.trace import StatusCode, set_span_in_context
 
     recorded = live.start_span(name, attributes)
-    token = attach(set_span_in_context(recorded))
-    try:
+
+    def mark(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            recorded.set_status(StatusCode.ERROR, kind.__name__)
+
+    with ExitStack() as ending:
+        ending.callback(live.end_span, recorded)
+        ending.callback(detach, attach(set_span_in_context(recorded)))
+        ending.push(mark)
         yield Span(recorded)
-    except BaseException as error:
-        recorded.set_status(StatusCode.ERROR, type(error).__name__)
-        raise
-    finally:
-        detach(token)
-        live.end_span(recorded)
 
 
 def annotate(attributes: Attributes) -> None:

@@ -91,13 +91,13 @@ def joined(ranks: int, device: str, limit_s: float = 300.0) -> Iterator[None]:
         distributed.init_process_group(
             backend, world_size=ranks, rank=int(os.environ["RANK"]), timeout=timedelta(seconds=limit_s), device_id=bound
         )
+    together = False
     try:
         yield
-    except BaseException:
-        if backend == "gloo":  # closes the sockets, which tells the others; NCCL's end would wait for them
+        together = True
+    finally:
+        if together or backend == "gloo":  # gloo closes its sockets, which tells the others; NCCL would wait for them
             distributed.destroy_process_group()
-        raise
-    distributed.destroy_process_group()
 
 
 def _backend(device: str) -> tuple[str, Any]:
