@@ -3,20 +3,18 @@
 The model is a hub id, a local folder, or a configuration given inline (random weights, nothing is downloaded).
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from autotuner.errors import InvalidConfigError, UnsupportedError, UsageError
+from autotuner.errors import InvalidConfigError, UnsupportedError
 from autotuner.plugins import OpenWorkload, Preload, Trait, Workload
 from autotuner.types import Binding, Config, Tier, Value
+from autotuner.workloads import transformers_source as source
 from autotuner.workloads.transformers_models import DEFAULTS, Encoder, Generator, Inputs
 
 logger = logging.getLogger(__name__)
@@ -59,25 +57,13 @@ class TransformersInference(Workload):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.model is None) == (self.config is None):
-            raise ValueError("give either model (a folder or hub id) or config (inline, with random weights)")
-        if self.config is not None and "model_type" not in self.config:
-            raise ValueError("config needs a model_type, for example glm4 or bert")
+        source.check_source(self.model, self.config)
         return self
 
     def preload(self) -> Preload:
         """The libraries, and the modelling code when the architecture is known."""
-        modules = [
-            "torch",
-            "torch._dynamo",
-            "torch.utils.flop_counter",
-            "transformers",
-        ]  # the second: to compile, to count
-        modules += ["transformers.models.auto.modeling_auto", "transformers.generation.utils"]
-        if self.config is not None:
-            model_type = str(self.config["model_type"]).replace("-", "_")
-            modules.append(f"transformers.models.{model_type}.modeling_{model_type}")
-        return tuple(modules)
+        modules = ("torch", "torch._dynamo", "torch.utils.flop_counter")  # the second to compile, the third to count
+        return (*modules, "transformers", "transformers.generation.utils", *source.modelling_modules(self.config))
 
     def fixed(self, config: Config) -> frozenset[str]:
         """A second batch size would be compiled as a dynamic shape: another program than a fresh process runs."""
@@ -89,27 +75,11 @@ class TransformersInference(Workload):
 
     @cached_property
     def _identity(self) -> Mapping[str, str]:
-        content = json.dumps(self.config, sort_keys=True).encode() if self.config is not None else b""
-        folder = Path(self.model or "").expanduser()
-        if self.model is not None and folder.is_dir():
-            content = _folder_digest(folder)
-        elif self.model is not None:
-            content = f"{self.model}@{self.revision}".encode()
-        name = self.model if self.model is not None else f"{(self.config or {})['model_type']} (random weights)"
-        return {"model": Path(name).name, "model_hash": hashlib.sha256(content).hexdigest()[:16]}
+        return source.identity(self.model, self.config, self.revision)
 
     def check(self) -> None:
         """Whether a local model is there and can be read without running its pickles."""
-        if self.model is None:
-            return
-        path = Path(self.model).expanduser()
-        looks_local = self.model.startswith((".", "/", "~")) or path.exists()
-        if looks_local and not path.exists():
-            raise UsageError(f"workload.model: there is no {self.model}", "name a folder with config.json, or a hub id")
-        if looks_local and not (path / "config.json").is_file():
-            raise UsageError(f"workload.model: {self.model} holds no transformers model", "a folder with config.json")
-        if looks_local and not any(path.glob("*.safetensors")):
-            raise UsageError(f"workload.model: {self.model} holds no *.safetensors", "pickled weights are not opened")
+        source.check_folder(self.model)
 
     @contextmanager
     def open(self, config: Config, device: str) -> Iterator[OpenWorkload]:
@@ -144,15 +114,16 @@ class TransformersInference(Workload):
                     model = auto.from_config(shape, dtype=_dtype(self.weights_dtype), **options).to(dtype)
             else:
                 options |= {"use_safetensors": True, "trust_remote_code": self.trust_remote_code}
-                source = str(Path(str(self.model)).expanduser()) if Path(str(self.model)).exists() else self.model
-                model = auto.from_pretrained(source, dtype=dtype, revision=self.revision, **options).to(device)
+                named = source.resolved(str(self.model))
+                model = auto.from_pretrained(named, dtype=dtype, revision=self.revision, **options).to(device)
         except ImportError as error:  # an attention kernel or quantiser that is not installed
-            raise UnsupportedError(_sentence(error)) from error
+            raise UnsupportedError(source.first_sentence(error)) from error
         except OSError as error:
-            raise InvalidConfigError(f"the model {self.model} cannot be loaded: {_sentence(error)}") from error
+            reason = source.first_sentence(error)
+            raise InvalidConfigError(f"the model {self.model} cannot be loaded: {reason}") from error
         except ValueError as error:
             if "attention" in str(error).lower() or "attn" in str(error).lower():
-                raise UnsupportedError(_sentence(error)) from error
+                raise UnsupportedError(source.first_sentence(error)) from error
             raise
         return model.eval()
 
@@ -164,17 +135,3 @@ def _dtype(name: Value) -> Any:
     if not isinstance(dtype, torch.dtype):
         raise InvalidConfigError(f"unknown dtype {name!r}: use float32, bfloat16 or float16")
     return dtype
-
-
-def _sentence(error: BaseException) -> str:
-    """The first sentence of a library's long message."""
-    return " ".join(str(error).split()).split(". ")[0][:200]
-
-
-def _folder_digest(folder: Path) -> bytes:
-    """Configuration in full; of weights the name, the size and the header, which lists every tensor's place."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes() if (folder / "config.json").is_file() else b"")
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}:{path.stat().st_size}".encode() + file.read(1 << 16))
-    return digest.digest()

@@ -4,20 +4,18 @@ The global batch is fixed, so that no configuration changes what is learnt: a sm
 ranks take smaller parts of the same samples.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from autotuner.errors import InvalidConfigError, UsageError
+from autotuner.errors import InvalidConfigError
 from autotuner.plugins import OpenWorkload, Preload, Trait, Workload
 from autotuner.types import Binding, Config, Tier
+from autotuner.workloads import transformers_source as source
 from autotuner.workloads.training.data import Data
 from autotuner.workloads.training.parallel import Degrees, refusal
 
@@ -87,20 +85,13 @@ class TransformersTraining(Workload):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.model is None) == (self.config is None):
-            raise ValueError("give either model (a folder or hub id) or config (inline, with random weights)")
-        if self.config is not None and "model_type" not in self.config:
-            raise ValueError("config needs a model_type, for example llama or vit")
+        source.check_source(self.model, self.config)
         return self
 
     def preload(self) -> Preload:
         """The libraries, and the modelling code when the architecture is known."""
-        modules = ["torch", "torch._dynamo", "torch.utils.flop_counter", "torch.distributed", "transformers"]
-        modules.append("transformers.models.auto.modeling_auto")
-        if self.config is not None:
-            model_type = str(self.config["model_type"]).replace("-", "_")
-            modules.append(f"transformers.models.{model_type}.modeling_{model_type}")
-        return tuple(modules)
+        modules = ("torch", "torch._dynamo", "torch.utils.flop_counter", "torch.distributed", "transformers")
+        return (*modules, *source.modelling_modules(self.config))
 
     def fixed(self, config: Config) -> frozenset[str]:
         """A second micro-batch would be compiled as a dynamic shape: another program than a fresh process runs."""
@@ -129,18 +120,12 @@ class TransformersTraining(Workload):
 
     @cached_property
     def _identity(self) -> Mapping[str, str]:
-        content = json.dumps([self.config, self.model, self.revision, self.optimizer], sort_keys=True).encode()
-        name = Path(self.model).name if self.model else f"{(self.config or {})['model_type']} (random weights)"
-        return {"model": name, "model_hash": hashlib.sha256(content).hexdigest()[:16], **self.data.identity()}
+        return {**source.identity(self.model, self.config, self.revision), **self.data.identity()}
 
     def check(self) -> None:
         """Whether the data and a local model are there."""
         self.data.check()
-        if self.model is None:
-            return
-        path = Path(self.model).expanduser()
-        if self.model.startswith((".", "/", "~")) and not (path / "config.json").is_file():
-            raise UsageError(f"workload.model: {self.model} holds no transformers model", "a folder with config.json")
+        source.check_folder(self.model)
 
     @contextmanager
     def open(self, config: Config, device: str) -> Iterator[OpenWorkload]:

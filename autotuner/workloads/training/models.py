@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from autotuner.errors import InvalidConfigError, UnsupportedError
 from autotuner.types import Config
 from autotuner.workloads.transformers_relief import equal_layers
+from autotuner.workloads.transformers_source import first_sentence, resolved
 
 IGNORED = -100  # the label of what is no target, as everywhere in torch
 
@@ -51,15 +51,14 @@ def load(source: Source, chosen: Config, device: str) -> Any:
             with torch.device(device):
                 model = auto.from_config(shape, dtype=torch.float32, **options)
         else:
-            path = Path(str(source.model)).expanduser()
             more = {"revision": source.revision, "trust_remote_code": source.trust_remote_code, "use_safetensors": True}
-            named = str(path) if path.exists() else source.model
+            named = resolved(str(source.model))
             torch.manual_seed(source.seed)  # of a classifier's new head
             model = auto.from_pretrained(named, dtype=torch.float32, **labels, **more, **options).to(device)
     except ImportError as error:
-        raise UnsupportedError(_sentence(error)) from error
+        raise UnsupportedError(first_sentence(error)) from error
     except OSError as error:
-        raise InvalidConfigError(f"the model {source.model} cannot be loaded: {_sentence(error)}") from error
+        raise InvalidConfigError(f"the model {source.model} cannot be loaded: {first_sentence(error)}") from error
     model.config.use_cache = False
     return model.train()
 
@@ -79,7 +78,8 @@ def prepare(model: Any, chosen: Config, *, whole: bool) -> None:
     if chosen["activation_checkpointing"]:
         if not model.supports_gradient_checkpointing:
             raise InvalidConfigError(f"{type(model).__name__} cannot checkpoint its activations")
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        renamed = getattr(model, "activation_checkpointing_enable", None)  # newer transformers deprecate the old name
+        (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if chosen["compile"] != "none":
         for part in [model] if whole else equal_layers(model):
             part.compile(mode=str(chosen["compile"]))
@@ -148,8 +148,3 @@ def _auto(source: Source) -> Any:
         if source.images
         else transformers.AutoModelForSequenceClassification
     )
-
-
-def _sentence(error: BaseException) -> str:
-    """The first sentence of a library's long message."""
-    return " ".join(str(error).split()).split(". ")[0][:200]
