@@ -1,10 +1,12 @@
 """Judge a trial and say why it is as fast as it is; for a trial that leads, put that to the proof."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autotuner import telemetry
 from autotuner.adjust.scores import best_trial
 from autotuner.analyze.diagnose import hypotheses, prove
+from autotuner.analyze.efficiency import efficiency
 from autotuner.analyze.judge import judge
 from autotuner.jobs import Jobs
 from autotuner.metrics import median
@@ -52,6 +54,8 @@ def examine(
         judged = judge(spec, config, outcome, baseline, trials, ceilings)
         verdict = guard_trial(spec, config, outcome, judged)
     trial = Trial(len(trials), config, Origin.SAMPLER, outcome, verdict)
+    known = efficiency(spec, trial, trials, ceilings)
+    verdict = _with_diagnosis(verdict, replace(verdict.diagnosis, evidence={**verdict.diagnosis.evidence, **known}))
     if best_trial(spec, [*trials, trial]) is not trial and trials:
         return verdict
     return _with_diagnosis(verdict, _probed(spec, pool, jobs, trial, verdict.diagnosis))

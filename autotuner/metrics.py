@@ -98,6 +98,18 @@ def metric(name: str) -> Metric:
     raise UsageError(f"unknown metric {name!r}", hint)
 
 
+def goal(name: str) -> Metric:
+    """Look up a metric that a study may optimise or limit: one that every measurement gives by itself.
+
+    Raises:
+        UsageError: No such metric, or one that hangs on this machine's ceilings too.
+    """
+    if name == "mfu_ratio":
+        hint = "ask for the throughput: the same work in less time has the higher ratio"
+        raise UsageError(f"{name} is reported, but cannot be asked for", hint)
+    return metric(name)
+
+
 def quantile(samples: Sequence[float], share: float) -> float:
     """The smallest sample that at least `share` of the samples do not exceed (the inverse empirical CDF).
 

@@ -340,7 +340,7 @@ def test_logs_that_cannot_be_written(file, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_of_the_same_study(file, tmp_path):
-    with Run(tmp_path, "study", "start", file) as study:
+    with Run(tmp_path, "study", "start", file, *SLOWLY) as study:
         study.until("trial 0")
         for words in (["start", file], ["resume", "s"], ["delete", "s", "--yes"]):
             code, output, errors = run(tmp_path, "study", *words)

@@ -10,7 +10,7 @@ import numpy as np
 from autotuner.adjust.space import Floats, Mask, Positions, Row, Rows, Space
 from autotuner.analyze.memory_model import fit_memory
 from autotuner.metrics import value_of
-from autotuner.types import Failure, FailureKind, Measurement, Trial
+from autotuner.types import Measurement, Trial
 
 _CLEARLY_OVER = 1.02  # of a limit: allocators round, and a little too much may fit the next time
 _MISFIT_RATIO = 0.05  # of a point from its line: memory that grows otherwise is not foretold
@@ -57,9 +57,9 @@ def _smallest(rows: Iterable[Row], demands: Mapping[int, Floats]) -> list[Row]:
 
 def _too_large(space: Space, trials: Iterable[Trial]) -> Iterator[Row]:
     """What ran out of memory, and what was measured clearly over a limit."""
-    limit_bytes = _limit_bytes(space)
+    limit_bytes = space.spec.memory_limit_bytes
     for trial in trials:
-        if _out_of_memory(trial) or _peak_bytes(trial) > _CLEARLY_OVER * limit_bytes:
+        if trial.ran_out_of_memory or _peak_bytes(trial) > _CLEARLY_OVER * limit_bytes:
             yield space.encode(trial.config)
 
 
@@ -69,7 +69,7 @@ def _foretold(space: Space, demands: Mapping[int, Floats], trials: Sequence[Tria
     Three points are the fewest: two always lie on a line, which then says nothing of how wrong it is. With fewer,
     only what was measured rules something out.
     """
-    bound_bytes = min(_limit_bytes(space), _device_bytes(space, trials))
+    bound_bytes = min(space.spec.memory_limit_bytes, _device_bytes(space, trials))
     if not demands or not math.isfinite(bound_bytes):
         return
     lines: dict[tuple[int, Row], dict[float, float]] = defaultdict(dict)
@@ -109,16 +109,6 @@ def _first_over(points: tuple[tuple[float, float], ...], values: tuple[float, ..
     return None if first is None else values.index(first)
 
 
-def _limit_bytes(space: Space) -> float:
-    """The tightest absolute limit on memory; infinite without one."""
-    bounds = [
-        limit.bound
-        for limit in space.spec.limits
-        if limit.metric == "peak_memory_bytes" and limit.op == "<=" and not limit.relative
-    ]
-    return min(bounds, default=math.inf)
-
-
 def _device_bytes(space: Space, trials: Iterable[Trial]) -> float:
     """All memory of the device that computes, as far as the measurements know it; a slice of a GPU does not say."""
     name = "memory_bytes" if space.spec.device == "cpu" else "gpu_memory_bytes"
@@ -129,10 +119,6 @@ def _device_bytes(space: Space, trials: Iterable[Trial]) -> float:
 def _peak_bytes(trial: Trial) -> float:
     """What a trial was seen to need; NaN if it was not seen."""
     return value_of("peak_memory_bytes", trial.outcome.samples) if isinstance(trial.outcome, Measurement) else math.nan
-
-
-def _out_of_memory(trial: Trial) -> bool:
-    return isinstance(trial.outcome, Failure) and trial.outcome.kind is FailureKind.OUT_OF_MEMORY
 
 
 def _demand(space: Space, index: int) -> Floats | None:

@@ -7,7 +7,7 @@ from autotuner.analyze.shares import Shares
 from autotuner.analyze.steps import batch_parameter, step_times_s
 from autotuner.metrics import format_quantity, value_of
 from autotuner.spec.model import StudySpec
-from autotuner.types import Binding, Config, Diagnosis, Failure, FailureKind, Measurement, Trial, config_key
+from autotuner.types import Binding, Config, Diagnosis, Measurement, Trial, config_key
 
 _NEAR_LIMIT_RATIO = 0.9  # of a memory limit: the next larger step would break it
 _MANY_RETRIES = 3  # in a window: once or twice, a batch has found the cache in pieces
@@ -63,19 +63,14 @@ def _retries(measurement: Measurement) -> Diagnosis | None:
 
 def _near_limit(spec: StudySpec, measurement: Measurement) -> Diagnosis | None:
     """The peak is close to, or past, an absolute limit on memory."""
-    peak = value_of("peak_memory_bytes", measurement.samples)
-    bounds = [
-        limit.bound
-        for limit in spec.limits
-        if limit.metric == "peak_memory_bytes" and limit.op == "<=" and not limit.relative
-    ]
-    if not bounds or not peak > _NEAR_LIMIT_RATIO * min(bounds):
+    peak, limit_bytes = value_of("peak_memory_bytes", measurement.samples), spec.memory_limit_bytes
+    if not peak > _NEAR_LIMIT_RATIO * limit_bytes:
         return None
-    share = peak / min(bounds)
+    share = peak / limit_bytes
     return Diagnosis(
         Binding.CAPACITY,
         f"Memory: {format_quantity(peak, 'bytes')} is {share:.0%} of the limit.",
-        {"peak_memory_bytes": peak, "memory_limit_bytes": min(bounds)},
+        {"peak_memory_bytes": peak, "memory_limit_bytes": limit_bytes},
         ceiling_ratio=share,
     )
 
@@ -92,12 +87,8 @@ def _next_to_failure(
     if position + 1 == len(values):
         return None
     larger = config_key({**config, batch: values[position + 1]})
-    if not any(_out_of_memory(trial) and config_key(trial.config) == larger for trial in trials):
+    if not any(trial.ran_out_of_memory and config_key(trial.config) == larger for trial in trials):
         return None
     peak = value_of("peak_memory_bytes", measurement.samples)
     evidence = {"peak_memory_bytes": peak} if peak == peak else {}
     return Diagnosis(Binding.CAPACITY, f"Memory: {batch} = {values[position + 1]} did not fit.", evidence)
-
-
-def _out_of_memory(trial: Trial) -> bool:
-    return isinstance(trial.outcome, Failure) and trial.outcome.kind is FailureKind.OUT_OF_MEMORY

@@ -18,7 +18,7 @@ from autotuner.errors import AutotuneError, InvalidConfigError, MachineError, Un
 from autotuner.monitor import environment, gpu, reference
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.relief import relieved_window
-from autotuner.monitor.team import Channel, Team, follow
+from autotuner.monitor.team import Channel, Team, TeamReader, follow
 from autotuner.monitor.window import NotFiniteError, Window, best_window, largest_steps
 from autotuner.plugins import Job, OpenWorkload, ProbeReader
 from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome, config_key
@@ -67,17 +67,17 @@ class Recorder:
     def follow(self, job: Job) -> Failure:
         """As another rank than the first, open the workload and do what rank 0 does until it leaves or this fails."""
         left = Failure(FailureKind.CANCELLED, "rank 0 has left")
-        return _as_data(job, lambda: follow(self._open_workload(job), job.device, self._channels[0])) or left
+        return _as_data(job, lambda: self._follow(job)) or left
+
+    def _follow(self, job: Job) -> None:
+        readers = self._open_probes(job)
+        follow(self._open_workload(job), job.device, self._channels[0], readers)
 
     def _measure(self, job: Job) -> Measurement:
         started_at = datetime.now(UTC)
         begun_s = time.perf_counter()
         reused = self._team is not None
-        team = self._team or self._open(job)
-        key = config_key(job.config)
-        if key != self._warm_config:
-            team.step(job.config)  # compilation and lazy set-up belong to the opening, not to the warm-up
-            torch_door.synchronise(job.device)
+        key, team = config_key(job.config), self._ready(job)
         setup_s = time.perf_counter() - begun_s
         team.settle_memory()
         if key != self._warm_config and team.sized:
@@ -86,19 +86,20 @@ class Recorder:
         self._warm_config = key
         windows_s = time.perf_counter()
         window = _window(team, job, self._readers)
-        explain_s = time.perf_counter()
-        single = {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
-        explained = self._explain(team, job)
         outputs_s = time.perf_counter()
+        single = {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
         single |= self._compare_outputs(team, job)
+        known = team.characteristics(job.config) if job.writes_reference and job.counts else {}  # of trial 0 alone
+        explain_s = time.perf_counter()
+        explained = self._explain(team, job)  # last, for a step that cannot be counted may not come to its end
         team.idle()
         ended_s = time.perf_counter()
         single |= {
-            "windows_s": explain_s - windows_s, "explain_s": outputs_s - explain_s, "outputs_s": ended_s - outputs_s
+            "windows_s": outputs_s - windows_s, "outputs_s": explain_s - outputs_s, "explain_s": ended_s - explain_s
         }  # fmt: skip
-        samples = {name: tuple(values) for name, values in window.samples.items()}
+        samples = {**window.samples, **known, **{name: (value,) for name, value in single.items()}}
         return Measurement(
-            samples=samples | {name: (value,) for name, value in single.items()},
+            samples={name: tuple(values) for name, values in samples.items()},
             setup_s=setup_s,
             warmup_s=warmup_s,
             duration_s=window.duration_s,
@@ -110,10 +111,22 @@ class Recorder:
             reused=reused,
         )
 
+    def _ready(self, job: Job) -> Team:
+        """Compilation and lazy set-up belong to the opening, not to the warm-up."""
+        team = self._team or self._open(job)
+        if config_key(job.config) != self._warm_config:
+            team.step(job.config)
+            torch_door.synchronise(job.device)
+        return team
+
     def _open(self, job: Job) -> Team:
-        self._readers = [self._resources.enter_context(probe.open(job.device)) for probe in job.probes]
+        readers = self._open_probes(job)
         self._team = Team(self._open_workload(job), job.device, self._channels)
+        self._readers = [TeamReader(readers, self._team)]
         return self._team
+
+    def _open_probes(self, job: Job) -> list[ProbeReader]:
+        return [self._resources.enter_context(probe.open(job.device)) for probe in job.probes]
 
     def _open_workload(self, job: Job) -> OpenWorkload:
         if job.rank.count > 1 and job.device == "cpu":

@@ -8,10 +8,15 @@ from typing import Any, TypeAlias
 from autotuner.errors import AutotuneError
 from autotuner.monitor import host
 from autotuner.monitor import torch as torch_door
-from autotuner.plugins import OpenWorkload, Step
-from autotuner.types import Config
+from autotuner.plugins import OpenWorkload, ProbeReader, Step
+from autotuner.types import Config, Metrics
 
 Channel: TypeAlias = "Connection[Any, Any]"
+
+
+# Of what every rank sees of its own GPU: what adds up, and how that begins of which the worst counts.
+_SUMMED = ("power_w", "gpu_energy_j")
+_WORST = ("throttle_", "gpu_lost", "gpu_foreign_processes", "ecc_uncorrected_errors")
 
 
 class RankLostError(AutotuneError):
@@ -52,6 +57,18 @@ class Team:
         outputs = self._opened.outputs(config, reference)
         self._await()
         return outputs
+
+    def characteristics(self, config: Config) -> Mapping[str, Sequence[float]]:
+        """See `plugins.Characterised`; nothing where the workload does not know more of itself."""
+        self._tell("characteristics", config)
+        found = characteristics(self._opened, config)
+        self._await()
+        return found
+
+    def signals(self) -> list[Metrics]:
+        """What the probes of every other rank saw since they were last asked."""
+        self._tell("signals")
+        return self._await()
 
     def cycle_steps(self, config: Config) -> int:
         """See `plugins.Paced`."""
@@ -107,15 +124,38 @@ class Team:
             raise RankLostError("another rank has ended") from error
 
 
-def follow(opened: OpenWorkload, device: str, leader: Channel) -> None:
-    """Do what rank 0 does until it hangs up."""
+class TeamReader:
+    """Reads the probes of all ranks: power adds up, the worst disturbance counts, all else is rank 0's."""
+
+    def __init__(self, own: Sequence[ProbeReader], team: Team) -> None:
+        self._own, self._team = own, team
+
+    def read(self) -> Metrics:
+        """See `plugins.ProbeReader`."""
+        seen = read_all(self._own)
+        for other in self._team.signals():
+            for name, value in other.items():
+                if name in _SUMMED and name in seen:
+                    seen[name] += value
+                elif name.startswith(_WORST):
+                    seen[name] = max(seen.get(name, 0.0), value)
+        return seen
+
+
+def read_all(readers: Sequence[ProbeReader]) -> dict[str, float]:
+    """What several probes see, together."""
+    return {name: value for reader in readers for name, value in reader.read().items()}
+
+
+def follow(opened: OpenWorkload, device: str, leader: Channel, readers: Sequence[ProbeReader] = ()) -> None:
+    """Do what rank 0 does until it hangs up, and tell it what the own probes see."""
     with ExitStack() as reliefs:
         while True:
             try:
                 order, arguments = leader.recv()
             except (EOFError, OSError):
                 return
-            leader.send(_obey(opened, device, reliefs, order, arguments))
+            leader.send(read_all(readers) if order == "signals" else _obey(opened, device, reliefs, order, arguments))
 
 
 def _obey(opened: OpenWorkload, device: str, reliefs: ExitStack, order: str, arguments: tuple[Any, ...]) -> object:
@@ -126,6 +166,8 @@ def _obey(opened: OpenWorkload, device: str, reliefs: ExitStack, order: str, arg
             worst_step(opened, *arguments)
         case "outputs":
             opened.outputs(*arguments)
+        case "characteristics":
+            characteristics(opened, *arguments)
         case "idle":
             idle(opened)
         case "relieve":
@@ -146,6 +188,13 @@ def worst_step(opened: OpenWorkload, config: Config) -> Step:
     largest = getattr(opened, "worst_step", opened.step)  # optional: see plugins.Sized
     step: Step = largest(config)
     return step
+
+
+def characteristics(opened: OpenWorkload, config: Config) -> Mapping[str, Sequence[float]]:
+    """What the workload knows of itself, if it does."""
+    ask = getattr(opened, "characteristics", None)  # optional: see plugins.Characterised
+    found: Mapping[str, Sequence[float]] = ask(config) if ask else {}
+    return found
 
 
 def idle(opened: OpenWorkload) -> None:

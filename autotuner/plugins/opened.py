@@ -1,6 +1,6 @@
 """What an opened workload does: it steps, and may have more to offer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -67,6 +67,17 @@ class Sized(Protocol):
 
     def worst_step(self, config: Config) -> Step:
         """A step on the largest input that the data and the options can give, untimed."""
+        ...
+
+
+class Characterised(Protocol):
+    """An opened workload that knows more of itself than a step shows."""
+
+    def characteristics(self, config: Config) -> Mapping[str, Sequence[float]]:
+        """Raw values of what depends on the task and not on the configuration, as the noise of its gradients does.
+
+        Asked of the baseline once, untimed; kept among the samples of its measurement.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ import math
 import shlex
 
 from autotuner.events import StudySummary
-from autotuner.metrics import METRICS
+from autotuner.metrics import METRICS, format_value
 from autotuner.report.text import bounds, count_failures, duration, factor, one_line, percent, plural
 from autotuner.types import Binding, Decision, Diagnosis, Verification
 
@@ -91,6 +91,15 @@ def outputs_sentence(verification: Verification) -> str:
     return f"{kept} (rule: {equivalence.tier}): {one_line(equivalence.reason)}"
 
 
+def memory_sentence(verification: Verification) -> str:
+    """`198 MiB in 10 steps on the largest inputs, in a process of its own`; empty where nothing was to be proven."""
+    proven = verification.worst_case
+    if not proven:
+        return ""
+    peak, steps = format_value("peak_memory_bytes", proven["peak_memory_bytes"]), round(proven["steps"])
+    return f"{peak} in {plural(steps, 'step')} on the largest inputs, in a process of its own"
+
+
 def trials_sentence(summary: StudySummary) -> str:
     """`30 trials, 3 failed (2 out_of_memory, 1 timed_out)`."""
     failed = sum(summary.failures.values())
@@ -130,6 +139,22 @@ def resume_command(name: str, db: str | None = None, command: str = "resume") ->
 
 def _where(db: str | None) -> str:
     return f" --db {shlex.quote(db)}" if db else ""
+
+
+def mfu_sentence(before: Diagnosis | None, after: Diagnosis | None) -> str:
+    """`31.2 % → 52.0 % of what this machine's matrix products reach`; empty where it is not known."""
+    known = [found.evidence["mfu_ratio"] for found in (before, after) if found and "mfu_ratio" in found.evidence]
+    shares = " → ".join(percent(ratio) for ratio in known)
+    return f"{shares} of what this machine's matrix products reach" if known else ""
+
+
+def scaling_sentence(diagnosis: Diagnosis | None) -> str:
+    """`2 processes do 1.62× the work of one: 81.0 % of linear`; empty for one process, or where one was not tried."""
+    seen = diagnosis.evidence if diagnosis else {}
+    if "scaling_efficiency_ratio" not in seen:
+        return ""
+    ratio, ranks = seen["scaling_efficiency_ratio"], round(seen["ranks"])
+    return f"{ranks} processes do {factor(ratio * ranks)} the work of one: {percent(ratio)} of linear"
 
 
 def bound_sentence(diagnosis: Diagnosis | None) -> str:

@@ -84,6 +84,8 @@ def portrait_view(study: Portrait) -> RenderableType:
             ("trials", f"{plural(study.count, 'trial')}{failed}"),
             ("was bound", sentences.bound_sentence(study.baseline_diagnosis)),
             ("now bound", sentences.bound_sentence(study.diagnosis)),
+            ("mfu", sentences.mfu_sentence(study.baseline_diagnosis, study.diagnosis)),
+            ("scaling", sentences.scaling_sentence(study.diagnosis)),
         ]
     )
     return Group(about, *_verdict(study), *_trials(study))

@@ -100,6 +100,8 @@ def summary(ended: StudySummary, db: str | None = None) -> RenderableType:
                 ("why", one_line(ended.reason)),
                 ("was bound", sentences.bound_sentence(ended.baseline_diagnosis)),
                 ("now bound", sentences.bound_sentence(ended.diagnosis)),
+                ("mfu", sentences.mfu_sentence(ended.baseline_diagnosis, ended.diagnosis)),
+                ("scaling", sentences.scaling_sentence(ended.diagnosis)),
                 ("trials", sentences.trials_sentence(ended)),
                 ("time", sentences.time_sentence(ended)),
                 ("record", location(ended.record)),
@@ -122,6 +124,8 @@ def evidence(verification: Verification) -> RenderableType:
             ("gain", sentences.gain_sentence(verification)),
             ("proof", sentences.proof_sentence(verification)),
             ("outputs", sentences.outputs_sentence(verification)),
+            ("memory", sentences.memory_sentence(verification)),
+            ("warning", Text(verification.warning, style="yellow") if verification.warning else ""),
         ]
     rows += [("limit", f"{limit} is broken") for limit, excess in verification.violations.items() if not excess <= 0]
     changed = changes(verification.config, verification.baseline)

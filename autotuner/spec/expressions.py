@@ -20,7 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from autotuner.errors import UsageError
-from autotuner.metrics import metric, parse_quantity
+from autotuner.metrics import goal, parse_quantity
 from autotuner.types import Value
 
 MAX_CHARACTERS = 1000
@@ -212,7 +212,7 @@ class Limit:
         name, op, right = found.groups()
         if op not in ("<=", ">="):
             raise UsageError(f"{text!r}: {op} is not known here", "write <= or >=")
-        row = metric(name)
+        row = goal(name)
         if "baseline" in right:
             return cls(text, name, op, _factor(text, right), relative=True)
         if right.endswith("%") and row.unit != "ratio":
@@ -221,6 +221,11 @@ class Limit:
         if not math.isfinite(bound) or bound < 0:
             raise UsageError(f"{text!r}: the bound must be a finite number, not below 0")
         return cls(text, name, op, bound)
+
+    @property
+    def is_memory_cap(self) -> bool:
+        """Whether it says, in bytes, how much memory there is."""
+        return self.metric == "peak_memory_bytes" and self.op == "<=" and not self.relative
 
     def excess(self, value: float, baseline_value: float | None) -> float:
         """How far `value` is past the bound, as a share of the bound (absolute for a bound of 0); kept when <= 0.

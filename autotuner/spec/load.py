@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from autotuner.errors import AutotuneError, MachineError
-from autotuner.metrics import metric
+from autotuner.metrics import goal
 from autotuner.plugins import Executor, Plugin, Probe, Workload, load_class, names
 from autotuner.spec.checks import check_expressions, check_protocol
 from autotuner.spec.draft import Draft, override, read
@@ -166,7 +166,7 @@ def _check_metrics(draft: Draft) -> None:
             name = objective.get(key) if isinstance(objective, dict) else None
             if isinstance(name, str):
                 try:
-                    metric(name)
+                    goal(name)
                 except AutotuneError as error:
                     raise draft.error(("objectives", index, key), error.message, error.hint) from None
 

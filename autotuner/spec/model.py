@@ -3,13 +3,14 @@
 Only `autotuner.spec` turns text into these; everything else can trust them.
 """
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
-from autotuner.metrics import metric
+from autotuner.metrics import goal
 from autotuner.plugins import Executor, Probe, Trait, Workload
 from autotuner.spec.expressions import Expression, Limit
 from autotuner.types import Binding, Config, MeasurementProtocol, Tier, Value
@@ -101,7 +102,7 @@ class Objective(Section):
     def _consistent(self) -> Self:
         if (self.maximize is None) == (self.minimize is None):
             raise ValueError("give either maximize or minimize")
-        metric(self.metric)
+        goal(self.metric)
         return self
 
 
@@ -171,6 +172,11 @@ class StudySpec(Section):
             acts_on=known.acts_on if own.acts_on is None else own.acts_on,
             text=known.text,
         )
+
+    @property
+    def memory_limit_bytes(self) -> float:
+        """The tightest absolute limit on the peak of memory; infinite without one."""
+        return min((limit.bound for limit in self.limits if limit.is_memory_cap), default=math.inf)
 
     @cached_property
     def facts(self) -> Mapping[str, Value]:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from autotuner.types.config import Config, Metrics
 from autotuner.types.diagnosis import Diagnosis
-from autotuner.types.outcome import Outcome
+from autotuner.types.outcome import Failure, FailureKind, Outcome
 
 
 class Origin(StrEnum):
@@ -49,3 +49,8 @@ class Trial:
     origin: Origin
     outcome: Outcome
     verdict: Verdict | None
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether it did not fit."""
+        return isinstance(self.outcome, Failure) and self.outcome.kind is FailureKind.OUT_OF_MEMORY

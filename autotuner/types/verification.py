@@ -94,6 +94,7 @@ class Verification:
         contributions: What each changed parameter is worth.
         worst_case: What the candidate needed on the largest input that there is, in a process of its own:
             `peak_memory_bytes` and `steps`; empty where all inputs are alike.
+        warning: What a reader must know before using the candidate; empty when it does what the baseline does.
     """
 
     decision: Decision
@@ -111,6 +112,7 @@ class Verification:
     violations: Metrics = field(default_factory=dict)
     contributions: tuple[Contribution, ...] = ()
     worst_case: Metrics = field(default_factory=dict)
+    warning: str = ""
     duration_s: float = 0.0
 
 

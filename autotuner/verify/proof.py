@@ -40,9 +40,8 @@ def prove_memory(spec: StudySpec, pool: WorkerPool, jobs: Jobs, config: Config) 
     if isinstance(outcome, Failure):
         return MemoryProof(f"with the largest inputs it failed: {outcome.kind}: {outcome.message}")
     peak_bytes = value_of(_MEMORY, outcome.samples)
-    absolute = [limit for limit in spec.limits if not limit.relative]  # the others are judged side by side
-    for limit in absolute:
-        if limit.metric == _MEMORY and limit.excess(peak_bytes, None) > 0:
+    for limit in spec.limits:  # one in terms of the baseline is judged side by side
+        if limit.is_memory_cap and limit.excess(peak_bytes, None) > 0:
             needed = format_value(_MEMORY, peak_bytes)
             return MemoryProof(f"with the largest inputs it needs {needed}, which breaks {limit.text}")
     return MemoryProof(worst_case={_MEMORY: peak_bytes, "steps": float(PROOF_STEPS)})

@@ -6,12 +6,11 @@ Every number that a user sees of the winner comes from the last step alone, on d
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotuner.events import Listener, StageStarted
 from autotuner.jobs import Jobs
-from autotuner.metrics import metric, value_of
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
 from autotuner.types import (
@@ -30,10 +29,11 @@ from autotuner.verify.choose import finalists, race
 from autotuner.verify.contest import ContestResult, contest
 from autotuner.verify.contributions import contributions
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
-from autotuner.verify.limits import judge_limit, percentile_is_claimable
+from autotuner.verify.limits import judge_limit
 from autotuner.verify.proof import prove_memory
+from autotuner.verify.reported import reported
+from autotuner.verify.warning import warn
 
-REPORTED = ("latency_p50_s", "latency_p95_s", "peak_memory_bytes", "setup_s")  # besides objectives and limits
 RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.5  # at most so much of the time that is left goes to the steps before
 LEAST_SHARE = 0.6  # of the verification's time is granted even when the search overran
 NOISY_SHARE = 0.3  # of contended trials: then more finalists are looked at
@@ -95,10 +95,15 @@ def verify(
         bench = Bench(spec, pool, jobs, number, deadline, listener)
         leader = _race(bench, candidates)
         attempt = _verify_leader(bench, leader)
+        attempt = replace(attempt, verification=_warned(spec, trials, attempt.verification))
         if attempt.verification.decision is not Decision.INVALID or attempt.baseline_failed:
             break
         candidates = [trial for trial in candidates if trial is not leader]
     return replace(attempt.verification, duration_s=time.monotonic() - began_s)
+
+
+def _warned(spec: StudySpec, trials: Sequence[Trial], found: Verification) -> Verification:
+    return replace(found, warning=warn(spec, found.config, trials[0].outcome))
 
 
 def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, listener: Listener) -> Verification:
@@ -115,6 +120,7 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
         found,
         reason=f"{text}, now {found.reason}",
         contributions=claim.contributions,
+        warning=claim.warning,
         duration_s=time.monotonic() - began_s,
     )
 
@@ -214,8 +220,8 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         pairs=result.pairs,
         noise_floor_ratio=result.estimate.pair_sd,
         equivalence=equivalence,
-        metrics=_reported(spec, result.candidate_samples),
-        baseline_metrics=_reported(spec, result.baseline_samples),
+        metrics=reported(spec, result.candidate_samples),
+        baseline_metrics=reported(spec, result.baseline_samples),
         violations=violations,
         contributions=worth,
     )
@@ -250,20 +256,6 @@ def _decide(result: ContestResult, equivalence: Equivalence | None, violations: 
     if broken and result.decision is Decision.BETTER:
         return Decision.INVALID, f"faster, but it breaks the limit {broken[0]}"
     return result.decision, result.reason
-
-
-def _reported(spec: StudySpec, samples: Mapping[str, Sequence[float]]) -> Metrics:
-    """Values of one arm; a percentile only when its requests are enough to claim it."""
-    names = dict.fromkeys([spec.objective.metric, *(limit.metric for limit in spec.limits), *REPORTED])
-    return {name: value_of(name, samples) for name in names if _is_reportable(name, samples)}
-
-
-def _is_reportable(name: str, samples: Mapping[str, Sequence[float]]) -> bool:
-    row = metric(name)
-    raw = samples.get(row.samples, ())
-    if row.reduction in ("p95", "p99"):
-        return percentile_is_claimable(raw, int(row.reduction[1:]) / 100)
-    return bool(raw)
 
 
 def _nothing_better(spec: StudySpec, trials: Sequence[Trial], contended: int) -> Verification:

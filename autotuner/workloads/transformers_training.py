@@ -1,7 +1,7 @@
 """Training of a transformers model: a causal language model or a classifier, on data from this machine.
 
 The global batch is fixed, so that no configuration changes what is learnt: a smaller micro-batch accumulates more, more
-ranks take smaller parts of the same samples.
+ranks take smaller parts of the same samples. It may change only where a file makes it a parameter.
 """
 
 import os
@@ -27,7 +27,7 @@ DEFAULTS: Config = {
     "non_blocking": False, "collate": "sample", "autocast": "none", "tf32": False, "compile": "none",
     "attention": "sdpa", "optimizer_kernel": "auto", "memory_format": "contiguous", "activation_checkpointing": False,
     "loss_chunk": 0, "threads": None, "data_parallel": 1, "tensor_parallel": 1, "sharding": "none",
-    "bucket_bytes": 25 * 2**20, "overlap": True,
+    "bucket_bytes": 25 * 2**20, "overlap": True, "global_batch": None,
 }  # fmt: skip
 NCCL = ("NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_ALGO", "NCCL_PROTO")
 
@@ -50,7 +50,7 @@ class TransformersTraining(Workload):
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
     data: Data = Field(description="What it learns from.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    global_batch: int = Field(16, ge=1, description="Samples of an optimizer step, over all ranks: fixed.")
+    global_batch: int = Field(16, ge=1, description="Samples of an optimizer step, over all ranks; a parameter wins.")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -80,6 +80,9 @@ class TransformersTraining(Workload):
         "sharding": _several("none (DDP), zero2 or zero3 (FSDP2)"),
         "bucket_bytes": Trait(acts_on=(COMMUNICATION,), text="gradients that DDP reduces at once"),
         "overlap": Trait(acts_on=(COMMUNICATION,), text="reduce gradients during the backward pass"),
+        "global_batch": Trait(
+            tier=Tier.FREE, acts_on=(HOST, MEMORY, COMMUNICATION), text="samples of an optimizer step: learns otherwise"
+        ),
         **{name: Trait(acts_on=(COMMUNICATION,), text="NCCL's variable; null leaves it alone") for name in NCCL},
     }
 
@@ -104,10 +107,10 @@ class TransformersTraining(Workload):
     def refuses(self, config: Config) -> str:
         """A batch that cannot be cut so, or degrees that do not go together."""
         chosen = {**DEFAULTS, **config}
-        degrees = _degrees(chosen)
+        degrees, batch = _degrees(chosen), self._global_batch(chosen)
         piece = degrees.data * int(chosen["micro_batch"] or 1)
-        if self.global_batch % piece:
-            return f"a global batch of {self.global_batch} is no multiple of {piece}, micro_batch times data_parallel"
+        if batch % piece:
+            return f"a global batch of {batch} is no multiple of {piece}, micro_batch times data_parallel"
         if not chosen["workers"] and chosen["persistent_workers"]:
             return "without workers there are none to persist"
         if chosen["compile"] != "none" and degrees.data > 1 and degrees.bucket_bytes < 2**20:
@@ -143,9 +146,13 @@ class TransformersTraining(Workload):
         if chosen["threads"] is not None:
             torch.set_num_threads(int(chosen["threads"]))
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(chosen["tf32"])
-        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__slots__})
+        given = {name: getattr(self, name) for name in Recipe.__slots__}
+        recipe = Recipe(**{**given, "global_batch": self._global_batch(chosen)})
         with joined(self.ranks(chosen), device), opened(recipe, _degrees(chosen), chosen, device) as training:
             yield training
+
+    def _global_batch(self, chosen: Config) -> int:
+        return int(chosen["global_batch"] or self.global_batch)
 
 
 def _degrees(chosen: Config) -> Degrees:

@@ -35,6 +35,9 @@ def count_step(step: Callable[[], object], device: str, cache_bytes: int) -> Met
         `step_operations`, `step_flops` and `step_flops_<dtype>`, `step_bytes`; on a CPU also `step_kernel_s`, the time
         inside operations, and `step_tiny_s`, the part of it in operations that are too small to be worth a launch.
         Empty for a step that does not use torch.
+
+    Raises:
+        RuntimeError: What the step works on has no memory that could be looked at. The step has come to its end.
     """
     cache, timed = Cache(cache_bytes), device == "cpu"
     for _ in range(2):
@@ -42,6 +45,8 @@ def count_step(step: Callable[[], object], device: str, cache_bytes: int) -> Met
         with _watching(counts, timed=timed):
             began_s = time.perf_counter()
             step()
+        if counts.error is not None:
+            raise counts.error
         if time.perf_counter() - began_s > _AGAIN_S:
             break
     return counts.metrics(timed=timed)
@@ -73,9 +78,14 @@ class Cache:
 
 
 class Counts:
-    """The sums over one step."""
+    """The sums over one step.
+
+    Attributes:
+        error: What was raised while counting; kept, for the other ranks of a step wait until it is over.
+    """
 
     def __init__(self, cache: Cache) -> None:
+        self.error: RuntimeError | None = None
         self._cache = cache
         self._flops: dict[str, float] = defaultdict(float)
         self._operations = 0
@@ -124,19 +134,31 @@ def _key(tensor: Any) -> int:
 
 
 def _format(tensors: list[Any]) -> str:
-    formats = [str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()]
-    return formats[0] if formats else "integer"
+    """The number format in which a product is computed: that of its first tensor, or tf32 where float32 may be so."""
+    first = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+    if first is None:
+        return "integer"
+    name = str(first.dtype).removeprefix("torch.")
+    return "tf32" if name == "float32" and first.is_cuda and _allows_tf32() else name
+
+
+def _allows_tf32() -> bool:
+    import torch
+
+    return str(torch.get_float32_matmul_precision()) != "highest"
 
 
 @contextmanager
 def _watching(counts: Counts, *, timed: bool) -> Iterator[None]:
     """Every operation of torch in the block is counted; compiled functions run uncompiled meanwhile."""
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
     from torch.utils._pytree import tree_leaves
 
     class Watch(TorchDispatchMode):  # type: ignore[misc]  # untyped for mypy, which does not follow torch
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if any(map(is_traceable_wrapper_subclass_type, types)):
+                return NotImplemented  # a DTensor: it comes back with the parts that lie here
             kwargs = kwargs or {}
             name, flops_of = func._overloadpacket.__name__, _formula(func)
             if flops_of is None and func._can_decompose():
@@ -151,7 +173,10 @@ def _watching(counts: Counts, *, timed: bool) -> Iterator[None]:
                 return result
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if _is_dense(leaf)]
             outputs = [leaf for leaf in tree_leaves(result) if _is_dense(leaf)]
-            counts.add(name, tensors, outputs, flops_of(args, kwargs, result) if flops_of else 0.0, seconds)
+            try:
+                counts.add(name, tensors, outputs, flops_of(args, kwargs, result) if flops_of else 0.0, seconds)
+            except RuntimeError as error:
+                counts.error = error
             return result
 
     with torch.compiler.set_stance("force_eager"), Watch():

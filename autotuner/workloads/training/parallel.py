@@ -164,7 +164,7 @@ def parallelize(model: Any, degrees: Degrees, device: str, gathered_dtype: str |
     if reason := refusal(degrees, present, _shape(model)):
         raise InvalidConfigError(reason)
     if degrees.ranks == 1:
-        return Parallel(Local(model, 0.0), degrees, None)
+        return Parallel(Local(model), degrees, None)
     mesh = init_device_mesh(device.partition(":")[0], (degrees.data, degrees.tensor), mesh_dim_names=("data", "tensor"))
     _share_weights(model)
     if degrees.tensor > 1:
@@ -186,7 +186,7 @@ def _share_weights(model: Any) -> None:
 
 def _reduction(model: Any, degrees: Degrees, mesh: Any, gathered_dtype: str | None) -> Reduction:
     if degrees.data == 1:
-        return Local(model, None)
+        return Local(model)
     measured = degrees.tensor == 1  # DTensor waits for its own collectives out of sight
     if degrees.sharding != "none":
         return Sharded(model, mesh, degrees.sharding == "zero3", gathered_dtype, measured)

@@ -12,8 +12,8 @@ from autotuner.workloads.training.tensor_parallel import local
 class Local:
     """No other rank has a part of the batch; a tensor-parallel model still communicates."""
 
-    def __init__(self, model: Any, exposed_s: float | None) -> None:
-        self.model, self._exposed_s = model, exposed_s
+    def __init__(self, model: Any) -> None:
+        self.model = model
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Nothing to leave out."""
@@ -23,8 +23,8 @@ class Local:
         """Nothing to do."""
 
     def exposed_s(self) -> float | None:
-        """As given."""
-        return self._exposed_s
+        """Nothing, or not known."""
+        return None
 
     def silent(self) -> AbstractContextManager[None] | None:
         """Impossible or pointless."""

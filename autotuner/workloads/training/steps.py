@@ -1,6 +1,6 @@
 """An opened training: optimizer steps over a real loader, the same mathematics in every configuration."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -9,8 +9,11 @@ from autotuner.plugins import Step
 from autotuner.types import Binding, Config
 from autotuner.workloads.training.feed import Feed, Loading
 from autotuner.workloads.training.models import targets_of
+from autotuner.workloads.training.noise import squared_norms
 from autotuner.workloads.training.parallel import Parallel
 from autotuner.workloads.training.samples import Batch, Samples
+
+_NOISE_STEPS = 24  # of a noise scale: fewer hardly tell it
 
 
 class Training:
@@ -50,8 +53,7 @@ class Training:
         if guarded:
             self._losses.append(float(self._parallel.sum(float(loss))) / self._parallel.data_ranks)
             self._norms.append(self._parallel.gradient_norm())
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._end_step()
         work = {"samples": float(self._global_batch)}
         if batches[0]["labels"].dim() > 1:
             work["tokens"] = targets
@@ -90,6 +92,16 @@ class Training:
             return self._resident()
         return self._parallel.without_communication() if resource == Binding.COMMUNICATION else None
 
+    def characteristics(self, config: Config) -> Mapping[str, Sequence[float]]:
+        """How much gradients differ, where the file lets the global batch change: see `squared_norms`."""
+        chosen = {**self._chosen, **config}
+        if chosen["global_batch"] is None:
+            return {}
+        return squared_norms(
+            max(_NOISE_STEPS, self._guard_steps), lambda: self._feed.take(loading_of(chosen)),
+            lambda batches, scale: self._gradients(batches, scale, chosen), self._end_step, self._parallel,
+        )  # fmt: skip
+
     def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Losses and gradient norms [1, guard_steps] of the first steps; nothing if a live parameter has changed."""
         import numpy as np
@@ -106,6 +118,10 @@ class Training:
             "_dtype": np.array(dtype),
             **others,
         }
+
+    def _end_step(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _gradients(self, batches: list[Batch], scale: float, chosen: Config) -> Any:
         """Forward and backward of all micro-batches; their summed loss."""

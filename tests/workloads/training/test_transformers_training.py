@@ -1,6 +1,7 @@
 """A real model in training: every configuration learns the same, and a winner fits with the largest input."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,33 @@ def test_largest_step_trains_nothing(workload: TransformersTraining) -> None:
     assert np.array_equal(again["losses"], reference["losses"])
 
 
+@pytest.mark.parametrize("micro_batch", [2, 4], ids=["accumulated", "halved"])
+def test_gradients_of_part_and_whole_are_those_of_smaller_and_larger_batches(
+    workload: TransformersTraining, micro_batch: int
+) -> None:
+    """The first two of four samples are the first batch of two; nothing moves the weights in between."""
+    still = workload.model_copy(update={"learning_rate": 1e-30, "optimizer": "sgd", "guard_steps": 8})
+    with still.open({"global_batch": 4, "micro_batch": micro_batch}, "cpu") as training:
+        found = training.characteristics({})
+    small, whole = (outputs(still, {"global_batch": size})["gradient_norms"][0] ** 2 for size in (2, 4))
+    assert (found["gradient_small_samples"], found["gradient_global_samples"]) == ([2.0], [4.0])
+    assert np.allclose(found["gradient_small_squared"][:4], small[::2], rtol=1e-4)
+    assert np.allclose(found["gradient_global_squared"][:8], whole, rtol=1e-4)
+
+
+def test_gradients_are_looked_at_only_where_the_global_batch_may_change(workload: TransformersTraining) -> None:
+    with workload.open({}, "cpu") as training:
+        assert training.characteristics({}) == {}
+    with workload.open({"global_batch": 1}, "cpu") as training:
+        assert training.characteristics({}) == {}, "one sample has no part"
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         ({"micro_batch": 3}, "a global batch of 4 is no multiple of 3"),
         ({"micro_batch": 4, "data_parallel": 2}, "no multiple of 8"),
+        ({"micro_batch": 4, "global_batch": 6}, "a global batch of 6 is no multiple of 4"),
         ({"tensor_parallel": 4}, "does not divide num_key_value_heads"),
         ({"sharding": "zero3"}, "shards over data ranks"),
         ({"persistent_workers": True}, "without workers"),
@@ -116,3 +139,25 @@ def test_two_ranks_learn_what_one_does(workload: TransformersTraining, tmp_path:
     assert two.samples["loss_error_ratio"][0] < 1e-4
     assert two.samples["gradient_norm_error_ratio"][0] < 1e-3
     assert max(two.samples["communication_s"]) > 0
+    assert "communication_s" not in one.samples
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [{}, {"sharding": "zero3"}], ids=["ddp", "zero3"])
+def test_two_ranks_are_counted_and_asked_for_their_gradients(tmp_path: Path, config: Config) -> None:
+    """Every global batch is the whole data set: whatever came before, its gradient is the same."""
+    (tmp_path / "text.txt").write_text("abcdefghijklmno" * 8)  # 8 samples
+    still = TransformersTraining(
+        config=LLAMA, data=Data(path=str(tmp_path / "text.txt"), sequence_tokens=15), guard_steps=4,
+        learning_rate=1e-30, optimizer="sgd",
+    )  # fmt: skip
+    job = Job(still, {"global_batch": 8}, BRIEF, writes_reference=True, counts=True)
+    with ProcessExecutor().open(still.preload()) as pool:
+        one = pool.submit(job).result()
+        two = pool.submit(replace(job, config={**job.config, **config, "data_parallel": 2})).result()
+    assert isinstance(one, Measurement), one
+    assert isinstance(two, Measurement), two
+    norms = [*one.samples["gradient_global_squared"], *two.samples["gradient_global_squared"]]
+    assert np.allclose(norms, norms[0], rtol=1e-3)
+    assert (one.samples["gradient_small_samples"], two.samples["gradient_small_samples"]) == ((1.0,), (2.0,))
+    assert two.telemetry["step_flops"] == pytest.approx(one.telemetry["step_flops"] / 2, rel=0.01)

@@ -1,0 +1,27 @@
+"""Which numbers of the two arms a verification shows besides the one that it compares."""
+
+from collections.abc import Mapping, Sequence
+
+from autotuner.metrics import metric, value_of
+from autotuner.spec.model import StudySpec
+from autotuner.types import Metrics
+from autotuner.verify.limits import percentile_is_claimable
+
+REPORTED = (  # besides objectives and limits
+    "latency_p50_s", "latency_p95_s", "input_wait_ratio", "exposed_communication_ratio", "energy_per_sample_j",
+    "energy_per_token_j", "peak_memory_bytes", "setup_s",
+)  # fmt: skip
+
+
+def reported(spec: StudySpec, samples: Mapping[str, Sequence[float]]) -> Metrics:
+    """Values of one arm; a percentile only when its requests are enough to claim it."""
+    names = dict.fromkeys([spec.objective.metric, *(limit.metric for limit in spec.limits), *REPORTED])
+    return {name: value_of(name, samples) for name in names if _is_reportable(name, samples)}
+
+
+def _is_reportable(name: str, samples: Mapping[str, Sequence[float]]) -> bool:
+    row = metric(name)
+    raw = samples.get(row.samples, ())
+    if row.reduction in ("p95", "p99"):
+        return percentile_is_claimable(raw, int(row.reduction[1:]) / 100)
+    return bool(raw)
