@@ -91,6 +91,7 @@ def race(
     stage: str = "race",
     launches: int = 3,
     rounds: int = 2,
+    expected_s: float = 0.0,
 ) -> Trial | None:
     """Measure the finalists side by side in shared launches and return the leader.
 
@@ -98,14 +99,14 @@ def race(
     the reverse. Who fails or is clearly behind drops out.
 
     The arguments are those of `contest`, but for `candidates`, the most promising first, who leads when there is no
-    time to measure, and the number of `launches` and of `rounds` in each.
+    time to measure, the number of `launches` and of `rounds` in each, and the seconds that the first is likely to take.
 
     Returns:
         The leader; None only when there are no candidates.
     """
     runners = {f"trial{trial.number}": trial for trial in candidates}
     course = _Race(Bench(pool, make_job, objective, stage), Random(seed), listener, runners)
-    pace = Pace(deadline)
+    pace = Pace(deadline, expected_s)
     for number in range(launches):
         while len(course.running) > 1 and deadline() > pace.longest_s:
             with pace.timed():

@@ -36,19 +36,21 @@ def contributions(
     listener: Listener,
     pairs: int = 4,
     stage: str = "contributions",
+    expected_s: float = 0.0,
 ) -> tuple[Config, tuple[Contribution, ...]]:
     """Put each changed parameter back to its default, and keep it there if that costs less than half a percent.
 
     Each is judged by `pairs` interleaved pairs in one launch, with Student's interval, since their number is fixed
     beforehand; `make_job`, `seed`, `deadline` and `listener` are as for
-    `contest`. What fails, is forbidden or finds no time left stays changed, and the listener hears why.
+    `contest`; `expected_s` is what the first of them is likely to take. What fails, is forbidden or finds no time left
+    stays changed, and the listener hears why.
 
     Returns:
         The simplified leader, and what the parameters are worth in which it differs from the baseline.
     """
     ablation = _Ablation(spec, Bench(pool, make_job, spec.objective, stage), Random(seed), listener, pairs)
     worth: dict[str, Contribution] = {}
-    pace = Pace(deadline)
+    pace = Pace(deadline, expected_s)
     for number, name in enumerate(_changed(spec, leader)):
         if leader[name] == spec.baseline[name]:
             continue  # put back together with one that it depends on

@@ -29,6 +29,7 @@ from autotuner.verify.choose import finalists, race
 from autotuner.verify.contest import ContestResult, contest
 from autotuner.verify.contributions import contributions
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
+from autotuner.verify.foresight import contest_s, opening_s
 from autotuner.verify.limits import judge_limit
 from autotuner.verify.proof import prove_memory
 from autotuner.verify.reported import reported
@@ -93,8 +94,8 @@ def verify(
         if not candidates:
             break
         bench = Bench(spec, pool, jobs, number, deadline, listener)
-        leader = _race(bench, candidates)
-        attempt = _verify_leader(bench, leader)
+        leader = _race(bench, candidates, trials)
+        attempt = _verify_leader(bench, leader, trials)
         attempt = replace(attempt, verification=_warned(spec, trials, attempt.verification))
         if attempt.verification.decision is not Decision.INVALID or attempt.baseline_failed:
             break
@@ -146,27 +147,28 @@ def _deadline(spec: StudySpec, left_s: Callable[[], float]) -> Callable[[], floa
     return lambda: until_s - time.monotonic()
 
 
-def _race(bench: Bench, candidates: Sequence[Trial]) -> Trial:
+def _race(bench: Bench, candidates: Sequence[Trial], trials: Sequence[Trial]) -> Trial:
     """The finalist to verify."""
     if len(candidates) == 1:
         return candidates[0]
     bench.listener(StageStarted("race", f"{len(candidates)} finalists against each other"))
     leader = race(
         bench.pool, bench.jobs.window, candidates, bench.spec.objective, seed=bench.seed,
-        deadline=_share_of(bench.deadline, RACE_SHARE), listener=bench.listener, stage=f"race{bench.attempt}",
+        deadline=_share_of(bench, RACE_SHARE, candidates[0], trials), listener=bench.listener,
+        stage=f"race{bench.attempt}", expected_s=opening_s(candidates, trials),
     )  # fmt: skip
     return leader or candidates[0]
 
 
-def _verify_leader(bench: Bench, leader: Trial) -> Attempt:
+def _verify_leader(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> Attempt:
     """Put needless changes back, prove that it fits in memory, then the contest."""
     if bench.jobs.reference_path is not None and not bench.jobs.reference_path.exists():
         _write_reference(bench)
     bench.listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
     config, worth = contributions(
         bench.pool, bench.jobs.window, bench.spec, leader.config, seed=bench.seed,
-        deadline=_share_of(bench.deadline, CONTRIBUTIONS_SHARE), listener=bench.listener,
-        stage=f"contributions{bench.attempt}",
+        deadline=_share_of(bench, CONTRIBUTIONS_SHARE, leader, trials), listener=bench.listener,
+        stage=f"contributions{bench.attempt}", expected_s=opening_s([leader, leader], trials),
     )  # fmt: skip
     if config_key(config) == config_key(bench.spec.baseline):
         config = leader.config  # no change alone seems worth anything: the contest says so with an interval, or not
@@ -180,10 +182,11 @@ def _verify_leader(bench: Bench, leader: Trial) -> Attempt:
     return replace(attempt, verification=replace(attempt.verification, worst_case=proof.worst_case))
 
 
-def _share_of(deadline: Callable[[], float], share: float) -> Callable[[], float]:
-    """A deadline after `share` of the time that is left now."""
-    reserve_s = (1 - share) * deadline() if math.isfinite(deadline()) else 0.0
-    return lambda: deadline() - reserve_s
+def _share_of(bench: Bench, share: float, leader: Trial, trials: Sequence[Trial]) -> Callable[[], float]:
+    """A deadline after `share` of the time that is left now; earlier where the contest will need what remains."""
+    left_s = bench.deadline()
+    reserve_s = max((1 - share) * left_s, contest_s(bench.spec.protocol, leader, trials))
+    return lambda: bench.deadline() - (reserve_s if math.isfinite(left_s) else 0.0)
 
 
 def _write_reference(bench: Bench) -> None:

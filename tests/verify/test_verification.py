@@ -1,6 +1,6 @@
 """The whole verification on the simulated machine: whom it tries, what it refuses, what it never claims."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -15,6 +15,7 @@ from autotuner.spec.expressions import Limit
 from autotuner.spec.model import Objective, Parameter, StudySpec
 from autotuner.types import Decision, Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
 from autotuner.verify.arms import Bench, Launch
+from autotuner.verify.foresight import opening_s
 from autotuner.verify.verification import claim_of, confirm, confirms, verify
 from autotuner.workloads.transformers_inference import TransformersInference
 
@@ -67,6 +68,28 @@ def test_the_best_finalist_is_raced_and_proven():
     assert found.config == {"mode": "b"}
     assert found.gain_interval[0] < 1.5 < found.gain_interval[1]
     assert stages == ["race", "contributions", "contest"]
+
+
+def test_dear_openings_leave_the_time_to_the_contest():
+    """Three launches of both arms take 60 s and their windows more: of 50 s nothing is spent on anything else."""
+    dear = [replace(each, outcome=replace(each.outcome, setup_s=9.0)) for each in TRIALS]
+    spec = study(budget={"minutes": 5})
+
+    def measured(left_s):
+        pool = machine()
+        assert verify(spec, pool, Windows(), dear, lambda: left_s, ignore).decision is Decision.BETTER
+        return {job.launch.split("-")[0] for job in pool.jobs}
+
+    assert measured(50.0) == {"contest0"}
+    assert measured(280.0) == {"race0", "contributions0", "contest0"}
+
+
+@pytest.mark.parametrize(("reused", "seconds"), [(False, 5.0), (True, 9.0)])
+def test_what_found_its_workload_open_counts_as_the_slowest_opening(reused, seconds):
+    one, other = (replace(each, outcome=replace(each.outcome, setup_s=4.0)) for each in TRIALS[:2])
+    slow = replace(other, outcome=replace(other.outcome, setup_s=8.0))
+    known = replace(TRIALS[2], outcome=replace(one.outcome, reused=reused))
+    assert opening_s([known], [one, slow, known]) == seconds
 
 
 def test_a_limit_that_only_the_contest_sees_broken_gives_the_next_finalist_its_chance():

@@ -1,0 +1,46 @@
+"""How long comparisons will take, by what the search has seen: what comes first must leave enough for the contest."""
+
+from collections.abc import Iterable, Sequence
+
+from autotuner.jobs import MIN_WINDOW_BLOCKS
+from autotuner.metrics import median
+from autotuner.types import Measurement, MeasurementProtocol, Trial
+from autotuner.verify.contest import MIN_LAUNCHES
+
+_PAIRS_PER_LAUNCH = 2
+
+
+def opening_s(trials: Iterable[Trial], seen: Sequence[Trial]) -> float:
+    """Seconds to open and warm up some trials in fresh processes.
+
+    A trial that found its workload open says nothing of that: it counts as the slowest opening of the search.
+
+    Args:
+        trials: To open, all measured.
+        seen: Of the search.
+    """
+    fresh_s = {trial.number: _ready_s(trial) for trial in seen if _is_fresh(trial)}
+    slowest_s = max(fresh_s.values(), default=0.0)
+    return sum(fresh_s.get(trial.number, slowest_s) for trial in trials)
+
+
+def contest_s(protocol: MeasurementProtocol, leader: Trial, seen: Sequence[Trial]) -> float:
+    """Seconds that the fewest launches and pairs of a contest between a trial and the baseline, trial 0, will take."""
+    arms = (leader, seen[0])
+    windows_s = sum(_window_s(protocol, trial) for trial in arms)
+    return MIN_LAUNCHES * (opening_s(arms, seen) + _PAIRS_PER_LAUNCH * windows_s)
+
+
+def _is_fresh(trial: Trial) -> bool:
+    return isinstance(trial.outcome, Measurement) and not trial.outcome.reused
+
+
+def _ready_s(trial: Trial) -> float:
+    assert isinstance(trial.outcome, Measurement), trial
+    return trial.outcome.setup_s + trial.outcome.warmup_s
+
+
+def _window_s(protocol: MeasurementProtocol, trial: Trial) -> float:
+    assert isinstance(trial.outcome, Measurement), trial
+    step_s = median(trial.outcome.samples.get("block_step_s") or (0.0,))
+    return max(protocol.min_measure_s, MIN_WINDOW_BLOCKS * max(protocol.block_s, step_s))
