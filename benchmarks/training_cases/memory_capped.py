@@ -43,7 +43,8 @@ def padded(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 CASE = Case(
     name="memory_capped",
     text=f"texts of {SHORT[0]} to {SHORT[1]} tokens, {LONG_SAMPLES} of {SAMPLES} with {LONG}; RLIMIT_DATA "
-    f"{HEADROOM_BYTES >> 20} MiB above what the process has when training begins; one thread",
+    f"{HEADROOM_BYTES >> 20} MiB above what the process has when training begins; one thread. Only ours has a "
+    "place to say which text is the longest (`worst_step`)",
     baseline={
         "batch_size": 8, "num_workers": 0, "pin_memory": False, "prefetch_factor": 2, "persistent_workers": False,
         "precision": "float32", "compile": "none", "channels_last": False, "threads": 1,
