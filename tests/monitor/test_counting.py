@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autotuner.monitor.torch import explain_step
-from autotuner.monitor.torch.counting import Cache, count_step
+from autotuner.monitor.torch.counting import Cache, Counts, count_step
 from autotuner.monitor.torch.run_ahead import run_ahead
 
 CACHE_BYTES = 32 * 2**20
@@ -141,3 +141,21 @@ def test_the_host_is_asked_after_every_outermost_forward_pass(drained):
     assert run_ahead(lambda: None, make_mark) == {}
     model(x)
     assert len(marks) == 3, "the hooks are gone"
+
+
+def test_a_step_that_cannot_be_counted_comes_to_its_end(monkeypatch):
+    """Other ranks wait for what it sends, and the next step begins where it stopped."""
+
+    def add(*_):
+        raise RuntimeError("no storage")
+
+    monkeypatch.setattr(Counts, "add", add)
+    ended = []
+
+    def step():
+        torch.ones(2).add(1)
+        ended.append(True)
+
+    with pytest.raises(RuntimeError, match="no storage"):
+        count_step(step, "cpu", 2**20)
+    assert ended == [True]
