@@ -52,7 +52,8 @@ _TABLE = (
     Metric("latency_p95_s", "s", "lower", "latency_s", "p95", "time within which 95 % of requests are answered"),
     Metric("latency_p99_s", "s", "lower", "latency_s", "p99", "time within which 99 % of requests are answered"),
     Metric("peak_memory_bytes", "bytes", "lower", "peak_memory_bytes", "max",
-           "largest memory of the device that computes: GPU allocator's reservation, or resident set on a CPU"),
+           "largest memory of the device that computes: the GPU allocator's reservation, of the fullest GPU; or on a "
+           "CPU the resident sets of all ranks, and what loader processes have for themselves"),
     Metric("setup_s", "s", "lower", "setup_s", "last", "time to open the workload, compilation included"),
     Metric("step_s", "s", "lower", "block_step_s", "median", "time of a step, median over blocks"),
     Metric("input_wait_ratio", "ratio", "lower", "input_wait_ratio", "mean",

@@ -32,7 +32,7 @@ MEDIAN_GOALS: Mapping[str, float] = {
     "batch slope": 0.15,
     "input queue": 0.05,
     "decoding queue": 0.25,
-    "all-reduce": 0.25,
+    "all-reduce": 0.15,
     "overlap": 0.25,
 }
 

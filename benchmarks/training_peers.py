@@ -72,7 +72,10 @@ def judge(name: str, replays: Replays) -> dict[str, bool]:
         middle, low, high = ratio(rates(replays[OURS.name]), rates(replays[best]))
         kept = middle >= GOAL_RATIO and high >= 1
         word = "faster than" if low > 1 else "SLOWER than" if high < 1 else "as fast as"
-        goals[f"{name}: {word} the best peer, {best}: {middle:.3f} [{low:.3f}, {high:.3f}]"] = kept
+        text = f"{word} the best peer, {best}: {middle:.3f} [{low:.3f}, {high:.3f}], at least {GOAL_RATIO}"
+        goals[f"{name}: {text}"] = kept
+    else:
+        goals[f"{name}: no peer was feasible: nothing to be compared with"] = False
     return goals
 
 

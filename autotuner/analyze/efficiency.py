@@ -23,10 +23,11 @@ def efficiency(spec: StudySpec, trial: Trial, trials: Sequence[Trial], ceilings:
     """
     assert isinstance(trial.outcome, Measurement), trial
     found: dict[str, float] = {}
+    ranks = spec.workload.ranks(trial.config)
     mfu_ratio = all_values(trial.outcome, ceilings).get("mfu_ratio")
-    if mfu_ratio is not None:
-        found["mfu_ratio"] = mfu_ratio
-    if (ranks := spec.workload.ranks(trial.config)) > 1:
+    if mfu_ratio is not None:  # of rank 0: a GPU's ceiling is one GPU's, a CPU's is that of all cores together
+        found["mfu_ratio"] = mfu_ratio * ranks if spec.device == "cpu" else mfu_ratio
+    if ranks > 1:
         found["ranks"] = float(ranks)
         for row in scaling(spec, [*trials, trial]):
             if row.trial == trial.number:

@@ -25,9 +25,6 @@ from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome,
 
 logger = logging.getLogger(__name__)
 
-# What torch raises when code cannot run under a dispatch mode.
-_UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, OSError)
-
 
 T = TypeVar("T")
 
@@ -79,6 +76,8 @@ class Recorder:
         reused = self._team is not None
         key, team = config_key(job.config), self._ready(job)
         setup_s = time.perf_counter() - begun_s
+        single = dict(self._compare_outputs(team, job))  # of a training its first steps, which are slow to look at
+        outputs_s = time.perf_counter() - begun_s - setup_s
         team.settle_memory()
         if key != self._warm_config and team.sized:
             team.worst_step(job.config)  # what does not fit fails here, and the peak below is a safe one
@@ -86,16 +85,13 @@ class Recorder:
         self._warm_config = key
         windows_s = time.perf_counter()
         window = _window(team, job, self._readers)
-        outputs_s = time.perf_counter()
-        single = {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
-        single |= self._compare_outputs(team, job)
-        known = team.characteristics(job.config) if job.writes_reference and job.counts else {}  # of trial 0 alone
         explain_s = time.perf_counter()
-        explained = self._explain(team, job)  # last, for a step that cannot be counted may not come to its end
+        single |= {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
+        known = team.characteristics(job.config) if job.writes_reference and job.counts else {}  # of trial 0 alone
+        explained = self._explain(team, job)
         team.idle()
-        ended_s = time.perf_counter()
         single |= {
-            "windows_s": outputs_s - windows_s, "outputs_s": explain_s - outputs_s, "explain_s": ended_s - explain_s
+            "windows_s": explain_s - windows_s, "outputs_s": outputs_s, "explain_s": time.perf_counter() - explain_s
         }  # fmt: skip
         samples = {**window.samples, **known, **{name: (value,) for name, value in single.items()}}
         return Measurement(
@@ -158,7 +154,9 @@ class Recorder:
         if key not in self._explanations:
             try:
                 self._explanations[key] = torch_door.explain_step(lambda: team.step(job.config), job.device)
-            except _UNCOUNTABLE as error:  # the measurement stands; only the diagnosis knows less
+            except torch_door.UNCOUNTABLE as error:  # the measurement stands; only the diagnosis knows less
+                if self._channels:  # but the other ranks are still within the step
+                    raise
                 logger.warning("the step cannot be counted: %s", _first_line(error))
                 self._explanations[key] = {}
         return self._explanations[key]

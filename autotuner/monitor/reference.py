@@ -61,7 +61,8 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
 
     Args:
         reference: The baseline's arrays; "logits" [positions, vocabulary], "losses" and "gradient_norms" [1, steps] of
-            training, anything else [vectors, width]. "_other_losses" [seeds, steps]: the baseline's with other seeds.
+            training, anything else [vectors, width]. "_other_losses" and "_other_norms" [seeds, steps]: the baseline's
+            with other seeds. "_stochastic": whether chance plays a part in each step, as dropout does.
         outputs: The candidate's, with the same names and shapes; what is not there is not compared.
         dtype: The coarser number format of the two; decides what counts as a near-tie.
 
@@ -88,31 +89,43 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     if "logits" in rows:
         found |= _compare_distributions(*rows["logits"], ROUNDOFF_RATIO.get(dtype, ROUNDOFF_RATIO["bfloat16"]))
     if "losses" in rows:
-        found |= _compare_training(rows, reference.get("_other_losses"))
+        found |= _compare_training(rows, reference)
     return found
 
 
-def _compare_training(rows: Mapping[str, Any], other_losses: Any) -> dict[str, float]:
+def _compare_training(rows: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
     """How far a training run is from the baseline's with the same seed.
 
     Returns:
-        `loss_error_ratio`, the largest relative deviation of the loss at any step; `loss_band_ratio`, the deviation of
-        the curve (root mean square) relative to that between the baseline's curves with different seeds; and
-        `gradient_norm_error_ratio`, by which the geometric mean of the gradients' norms is off.
+        `loss_error_ratio`, the largest relative deviation of the loss at any step, unless chance has a part in it;
+        `loss_band_ratio`, the deviation of the curve (root mean square) relative to that between the baseline's curves
+        with different seeds; and `gradient_norm_error_ratio`, the root mean square of the norms' relative deviations,
+        less what other seeds show where chance has a part in it.
     """
     import numpy as np
 
+    stochastic = bool(reference.get("_stochastic", False))
     base, other = (losses[0] for losses in rows["losses"])
-    found = {"loss_error_ratio": float(np.max(np.abs(other - base) / np.maximum(np.abs(base), 1e-12)))}
+    error_ratio = float(np.max(np.abs(other - base) / np.maximum(np.abs(base), 1e-12)))
+    found = {} if stochastic else {"loss_error_ratio": error_ratio}
+    other_losses = reference.get("_other_losses")
     if other_losses is not None and len(other_losses):
         band = np.sqrt(np.mean((np.asarray(other_losses, np.float64) - base) ** 2))
         deviation = np.sqrt(np.mean((other - base) ** 2))
         found["loss_band_ratio"] = float(deviation / band) if band > 0 else (math.inf if deviation > 0 else 0.0)
     if "gradient_norms" in rows:
         base, other = (norms[0] for norms in rows["gradient_norms"])
-        ratio = np.exp(np.mean(np.log(np.maximum(other, 1e-30)) - np.log(np.maximum(base, 1e-30))))
-        found["gradient_norm_error_ratio"] = float(abs(ratio - 1))
+        seeds = reference.get("_other_norms", ()) if stochastic else ()
+        chance_ratio = max((_rms_log_ratio(base, norms) for norms in seeds), default=0.0)
+        found["gradient_norm_error_ratio"] = max(0.0, math.expm1(_rms_log_ratio(base, other)) - chance_ratio)
     return found
+
+
+def _rms_log_ratio(base: Any, other: Any) -> float:
+    import numpy as np
+
+    logs = np.log(np.maximum(np.asarray(other, np.float64), 1e-30)) - np.log(np.maximum(base, 1e-30))
+    return float(np.sqrt(np.mean(logs**2)))
 
 
 def _row_error_ratio(base: Any, other: Any) -> float:

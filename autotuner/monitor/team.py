@@ -104,10 +104,11 @@ class Team:
         self._await()
 
     def peak_memory_bytes(self) -> int:
-        """The largest peak of any rank."""
+        """The largest peak of any rank, where each has its own GPU; on a CPU the sum, for all share the host's."""
         self._tell("peak_memory_bytes")
-        peaks: list[int] = self._await()
-        return max(peak_memory_bytes(self._device), *peaks, 0)
+        own = peak_memory_bytes(self._device)  # before the others' answers: all look at once
+        peaks: list[int] = [own, *self._await()]
+        return sum(peaks) if self._device == "cpu" else max(peaks)
 
     def _tell(self, order: str, *arguments: object) -> None:
         try:
@@ -218,6 +219,6 @@ def settle_memory(device: str) -> None:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Of this process: reserved on its GPU, or resident on the host."""
+    """Of this process: reserved on its GPU, or resident on the host, with what its loader's processes add."""
     on_device = torch_door.peak_memory_bytes(device)
-    return host.peak_rss_bytes() if on_device is None else on_device
+    return host.peak_rss_bytes() + host.private_bytes_of_children() if on_device is None else on_device

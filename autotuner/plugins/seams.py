@@ -56,7 +56,11 @@ class Workload(Plugin, ABC):
 
     traits: ClassVar[Mapping[str, Trait]] = {}  # what it knows of the parameters it understands
     any_parameter: ClassVar[bool] = False  # a parameter without a trait is fine, not a misspelling
-    sized: ClassVar[bool] = False  # its steps differ in memory, and what it opens has a `worst_step`
+
+    @property
+    def sized(self) -> bool:
+        """Whether its steps differ in memory, and what it opens has, or may have, a `worst_step`: see `Sized`."""
+        return False
 
     @abstractmethod
     def open(self, config: Config, device: str) -> AbstractContextManager[OpenWorkload]:

@@ -41,9 +41,8 @@ def contributions(
     """Put each changed parameter back to its default, and keep it there if that costs less than half a percent.
 
     Each is judged by `pairs` interleaved pairs in one launch, with Student's interval, since their number is fixed
-    beforehand; `make_job`, `seed`, `deadline` and `listener` are as for
-    `contest`; `expected_s` is what the first of them is likely to take. What fails, is forbidden or finds no time left
-    stays changed, and the listener hears why.
+    beforehand; `make_job`, `seed`, `deadline` and `listener` are as for `contest`; `expected_s` is what the first of
+    them is likely to take. What fails, is forbidden or finds no time left stays changed, and the listener hears why.
 
     Returns:
         The simplified leader, and what the parameters are worth in which it differs from the baseline.
@@ -54,10 +53,10 @@ def contributions(
     for number, name in enumerate(_changed(spec, leader)):
         if leader[name] == spec.baseline[name]:
             continue  # put back together with one that it depends on
-        if spec.legal(spec.canonical({**leader, name: spec.baseline[name]})) and deadline() <= pace.longest_s:
+        reverted = spec.canonical({**leader, name: spec.baseline[name]})
+        if spec.legal(reverted) and deadline() <= pace.longest_s:
             listener(Note(f"{stage}: no time left for {name} and what follows"))
             break
-        reverted = spec.canonical({**leader, name: spec.baseline[name]})
         with pace.timed():
             found = ablation.judge(name, number, leader, reverted)
         if found is not None and found.gain_ratio < _NOT_MISSED_RATIO and ablation.keeps_limits:

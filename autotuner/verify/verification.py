@@ -31,7 +31,7 @@ from autotuner.verify.contributions import contributions
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
 from autotuner.verify.foresight import contest_s, opening_s
 from autotuner.verify.limits import judge_limit
-from autotuner.verify.proof import prove_memory
+from autotuner.verify.proof import MemoryProof, prove_memory
 from autotuner.verify.reported import reported
 from autotuner.verify.warning import warn
 
@@ -113,7 +113,8 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
     share_s = math.inf if spec.budget.minutes is None else 60 * spec.budget.minutes * spec.budget.verify_share
     bench = Bench(spec, pool, jobs, 0, _deadline(spec, lambda: share_s), listener)
     _write_reference(bench)  # versions may have changed since: the baseline of today is what counts
-    found = _contest(bench, claim.config).verification
+    proof = prove_memory(spec, pool, jobs, claim.config)
+    found = _refused(spec, claim.config, proof) if proof.refusal else _contest(bench, claim.config).verification
     low, high = claim.gain_interval
     verdict = "confirmed" if confirms(found, claim) else "NOT confirmed"
     text = f"{verdict}: claimed {claim.gain_ratio:.2f}x [{low:.2f}x, {high:.2f}x]"
@@ -122,6 +123,7 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
         reason=f"{text}, now {found.reason}",
         contributions=claim.contributions,
         warning=claim.warning,
+        worst_case=proof.worst_case,
         duration_s=time.monotonic() - began_s,
     )
 
@@ -177,9 +179,13 @@ def _verify_leader(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> Atte
         config = leader.config  # what saves memory may have been put back, as it is worth nothing else
         proof = prove_memory(bench.spec, bench.pool, bench.jobs, config)
     if proof.refusal:
-        return Attempt(replace(_verdict(bench.spec, Decision.INVALID, proof.refusal), config=config))
+        return Attempt(_refused(bench.spec, config, proof))
     attempt = _contest(bench, config, worth)
     return replace(attempt, verification=replace(attempt.verification, worst_case=proof.worst_case))
+
+
+def _refused(spec: StudySpec, config: Config, proof: MemoryProof) -> Verification:
+    return replace(_verdict(spec, Decision.INVALID, proof.refusal), config=config)
 
 
 def _share_of(bench: Bench, share: float, leader: Trial, trials: Sequence[Trial]) -> Callable[[], float]:

@@ -35,7 +35,7 @@ def _of_the_batch(baseline: Measurement) -> str:
     advice = "Choose the learning rate anew."
     samples = baseline.samples
     if not samples.get("gradient_global_squared"):
-        return f"{advice} The gradient noise scale is not known: the baseline takes one sample at a time."
+        return f"{advice} The gradient noise scale is not known."
     small, whole = (round(samples[f"gradient_{which}_samples"][0]) for which in ("small", "global"))
     steps = len(samples["gradient_global_squared"])
     found = noise_scale(small, whole, samples["gradient_small_squared"], samples["gradient_global_squared"])

@@ -58,6 +58,9 @@ class PythonObject(Workload):
     rank_parameters: tuple[str, ...] = Field(
         (), description="Parameters whose product is the number of processes that run a configuration."
     )
+    stochastic: bool = Field(
+        False, description="Chance plays a part in each step, as with dropout: losses are judged by the band of seeds."
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Of torch, numpy and random, before the object is called.")
 
     any_parameter: ClassVar[bool] = True
@@ -99,6 +102,12 @@ class PythonObject(Workload):
         """Everything, unless each step is handed the configuration."""
         definition = definition_in(locate(self.object))
         return frozenset() if definition is not None and definition.live else frozenset(config)
+
+    @property
+    def sized(self) -> bool:
+        """Where the class has a `worst_step`, or only running the code could tell."""
+        definition = definition_in(locate(self.object))
+        return definition is None or definition.sized
 
     def ranks(self, config: Config) -> int:
         """The product of the rank parameters.
@@ -144,7 +153,7 @@ class PythonObject(Workload):
                 set_seed(self.seed + seed_offset)
                 return self._call(target, definition, config, device)
 
-            with closing(OpenObject(start, config, self.guard_steps)) as opened:
+            with closing(OpenObject(start, config, self.guard_steps, stochastic=self.stochastic)) as opened:
                 yield opened
 
     def _call(self, target: Any, definition: Definition, config: Config, device: str) -> Runner:

@@ -42,11 +42,13 @@ class Definition:
         form: None: it cannot be stepped.
         signature: How it is called; of a class, without `self`.
         live: Each step takes the configuration, so that a parameter can change without a new object.
+        sized: It has a `worst_step`.
     """
 
     form: Form | None
     signature: Signature
     live: bool = False
+    sized: bool = False
 
     def keywords(self, options: Mapping[str, Any], device: str) -> dict[str, Any]:
         """What it is called with besides the configuration: the options, and the device if it asks for it."""
@@ -150,7 +152,7 @@ def _definition(node: ast.stmt | None) -> Definition | None:
             return None
         made, step = (_own(_signature(methods[n].args)) if n in methods else None for n in ("__init__", "step"))
         live = step is not None and bool(step.parameters)
-        return Definition(Form.CLASS if step is not None else None, made or Signature(), live)
+        return Definition(Form.CLASS if step is not None else None, made or Signature(), live, "worst_step" in methods)
     return None
 
 
@@ -193,7 +195,8 @@ def definition_of(target: Any) -> Definition:
     if inspect.isclass(target):
         step = getattr(target, "step", None)
         live = callable(step) and bool(_own(inspect.signature(step)).parameters)
-        return Definition(Form.CLASS if callable(step) else None, inspect.signature(target), live)
+        sized = callable(getattr(target, "worst_step", None))
+        return Definition(Form.CLASS if callable(step) else None, inspect.signature(target), live, sized)
     if not callable(target):
         return Definition(None, Signature())
     signature = inspect.signature(target)

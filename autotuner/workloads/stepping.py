@@ -144,10 +144,15 @@ class OpenObject:
 
     Args:
         start: Calls the user's object, with this configuration and this offset from the workload's seed.
+        config: To start with.
+        guard_steps: How many first steps are compared.
+        stochastic: Chance plays a part in each of them.
     """
 
-    def __init__(self, start: Callable[[Config, int], Runner], config: Config, guard_steps: int) -> None:
-        self._start, self._guard_steps = start, guard_steps
+    def __init__(
+        self, start: Callable[[Config, int], Runner], config: Config, guard_steps: int, *, stochastic: bool = False
+    ) -> None:
+        self._start, self._guard_steps, self._stochastic = start, guard_steps, stochastic
         self._rested = False
         self._begin(config)
         if getattr(self._runner, "worst_step", None):
@@ -197,21 +202,27 @@ class OpenObject:
         if not curves["loss"]:
             return {}
         found = {CURVES[name]: _array(curve) for name, curve in curves.items() if curve}
-        return found if reference is not None else {**found, **self._other_losses(config, curves["loss"])}
+        return found if reference is not None else {**found, **self._other_seeds(config)}
 
     def _first_steps(self, config: Config) -> dict[str, list[float]]:
         while self._steps < self._guard_steps:
             self._advance(config)
         return self._curves
 
-    def _other_losses(self, config: Config, losses: list[float]) -> Mapping[str, Any]:
-        """The baseline's losses with other seeds [seeds, steps]; nothing when the user's code does not heed ours."""
-        others = []
+    def _other_seeds(self, config: Config) -> Mapping[str, Any]:
+        """Losses and norms of other seeds [seeds, steps]; nothing when the user's code does not heed ours."""
+        own, others = self._curves, []
         for offset in range(1, 1 + OTHER_SEEDS):
             self._restart(config, offset)
-            others.append(self._first_steps(config)["loss"])
+            others.append(self._first_steps(config))
         self._restart(config)
-        return {} if losses in others else {"_other_losses": _array(others)}
+        self._advance(config)  # so that nothing is cold
+        self._curves, self._steps = own, self._guard_steps
+        losses = [curves["loss"] for curves in others]
+        norms = [curves["gradient_norm"] for curves in others if curves["gradient_norm"]]
+        heeded = own["loss"] not in losses
+        chance = {"_stochastic": _array(self._stochastic)}
+        return {**chance, "_other_losses": _array(losses), "_other_norms": _array(norms)} if heeded else {}
 
     def _restart(self, config: Config, seed_offset: int = 0) -> None:
         self.close()

@@ -57,7 +57,6 @@ class TransformersTraining(Workload):
     guard_steps: int = Field(20, ge=2, description="First steps whose losses are compared with the baseline's.")
     seed: int = Field(0, ge=0, description="Of weights, dropout and the order of the data.")
 
-    sized: ClassVar[bool] = True
     traits: ClassVar[Mapping[str, Trait]] = {
         "micro_batch": Trait(live=True, memory=True, acts_on=(HOST, MEMORY, CAPACITY), text="samples at once, a rank"),
         "workers": _loader("processes that load data; 0 loads between the steps"),
@@ -90,6 +89,11 @@ class TransformersTraining(Workload):
     def _one_source(self) -> Self:
         source.check_source(self.model, self.config)
         return self
+
+    @property
+    def sized(self) -> bool:
+        """Texts have lengths; and the proof is worth its seconds where all are alike."""
+        return True
 
     def preload(self) -> Preload:
         """The libraries, and the modelling code when the architecture is known."""

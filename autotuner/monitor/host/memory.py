@@ -1,10 +1,11 @@
-"""Resident memory of this process."""
+"""Resident memory of this process, and what its children have for themselves."""
 
 import os
 import resource
 from pathlib import Path
 
 from autotuner.monitor.host import files
+from autotuner.monitor.host.processes import descendants
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -30,3 +31,13 @@ def peak_rss_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # sandboxes without VmHWM; cannot be reset
+
+
+def private_bytes_of_children() -> int:
+    """What the living children, such as a loader's workers, have for themselves: pages that they share count once.
+
+    Reading it takes milliseconds a child.
+    """
+    rollups = (files.read(f"/proc/{pid}/smaps_rollup") for pid in descendants())
+    lines = (line.split() for rollup in rollups for line in rollup.splitlines())
+    return 1024 * sum(int(words[1]) for words in lines if words and words[0] in ("Private_Clean:", "Private_Dirty:"))

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 from autotuner.caches import last_level_cache_bytes
+from autotuner.monitor.torch.counting import UNCOUNTABLE as UNCOUNTABLE
 from autotuner.monitor.torch.counting import count_step
 from autotuner.monitor.torch.run_ahead import make_cuda_mark, run_ahead
 from autotuner.plugins import Probe
@@ -21,6 +22,8 @@ _OUT_OF_MEMORY_TEXTS = (
     "defaultcpuallocator: can't allocate memory",
     "defaultcpuallocator: not enough memory",
     "std::bad_alloc",
+    "is killed by signal: killed",  # a loader's worker: by the kernel, for want of memory
+    "is killed by signal: bus error",  # the same, of the shared memory through which it hands over batches
 )
 
 

@@ -17,6 +17,9 @@ from typing import Any
 
 from autotuner.types import Metrics
 
+# What torch raises when code cannot run under a dispatch mode, or its formulas do not know an operation's arguments.
+UNCOUNTABLE = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, OSError)
+
 TINY_BYTES, TINY_FLOPS = 32 * 2**10, 2e5  # an operation below both costs less to do than to launch
 _AGAIN_S = 1.0  # a step up to this long is counted twice: the second time finds the cache as steady work leaves it
 _OVERWRITES = ("copy_", "fill_", "zero_", "normal_", "uniform_")  # their first argument is not read
@@ -37,7 +40,7 @@ def count_step(step: Callable[[], object], device: str, cache_bytes: int) -> Met
         Empty for a step that does not use torch.
 
     Raises:
-        RuntimeError: What the step works on has no memory that could be looked at. The step has come to its end.
+        One of UNCOUNTABLE: The step did something that cannot be counted; it has come to its end all the same.
     """
     cache, timed = Cache(cache_bytes), device == "cpu"
     for _ in range(2):
@@ -85,7 +88,7 @@ class Counts:
     """
 
     def __init__(self, cache: Cache) -> None:
-        self.error: RuntimeError | None = None
+        self.error: Exception | None = None
         self._cache = cache
         self._flops: dict[str, float] = defaultdict(float)
         self._operations = 0
@@ -175,7 +178,7 @@ def _watching(counts: Counts, *, timed: bool) -> Iterator[None]:
             outputs = [leaf for leaf in tree_leaves(result) if _is_dense(leaf)]
             try:
                 counts.add(name, tensors, outputs, flops_of(args, kwargs, result) if flops_of else 0.0, seconds)
-            except RuntimeError as error:
+            except UNCOUNTABLE as error:
                 counts.error = error
             return result
 

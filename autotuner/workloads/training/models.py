@@ -6,10 +6,9 @@ from typing import Any
 
 from autotuner.errors import InvalidConfigError, UnsupportedError
 from autotuner.types import Config
+from autotuner.workloads.training.samples import IGNORED
 from autotuner.workloads.transformers_relief import equal_layers
 from autotuner.workloads.transformers_source import first_sentence, resolved
-
-IGNORED = -100  # the label of what is no target, as everywhere in torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,8 @@ def prepare(model: Any, chosen: Config, *, whole: bool) -> None:
         renamed = getattr(model, "activation_checkpointing_enable", None)  # newer transformers deprecate the old name
         (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if chosen["compile"] != "none":
-        for part in [model] if whole else equal_layers(model):
+        all_of_it = model.base_model if chosen["loss_chunk"] else model  # with_loss calls the head by itself then
+        for part in [all_of_it] if whole else equal_layers(model):
             part.compile(mode=str(chosen["compile"]))
 
 
@@ -114,6 +114,13 @@ def with_loss(model: Any, loss_chunk: int) -> Any:
             return scale * _cross_entropy(logits.reshape(-1, logits.shape[-1]), targets)
 
     return WithLoss()
+
+
+def has_dropout(model: Any) -> bool:
+    """Whether chance plays a part in every step, so that another cut of the batch draws other masks."""
+    configs = [module.config.to_dict() for module in model.modules() if hasattr(module, "config")]
+    named = [value for config in configs for name, value in config.items() if "drop" in name]
+    return any(isinstance(value, float) and value > 0 for value in named)
 
 
 def targets_of(batch: Mapping[str, Any]) -> int:

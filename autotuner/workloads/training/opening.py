@@ -1,7 +1,7 @@
 """Opens a training: model, data and optimizer on one rank."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,7 @@ from autotuner.workloads.training.feed import Feed
 from autotuner.workloads.training.models import Source, load, prepare, with_loss
 from autotuner.workloads.training.parallel import Degrees, Parallel, parallelize
 from autotuner.workloads.training.samples import Samples, open_samples
-from autotuner.workloads.training.steps import Training
-
-OTHER_SEEDS = (1, 2)  # with the study's own: the band of three within which a loss curve is the baseline's
+from autotuner.workloads.training.steps import Run, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +33,21 @@ class Recipe:
 
 
 @contextmanager
-def opened(recipe: Recipe, degrees: Degrees, chosen: Config, device: str, seed: int = 0) -> Iterator[Training]:
-    """A training from its first step; `seed` is added to that of dropout and the order of the data."""
+def opened(recipe: Recipe, degrees: Degrees, chosen: Config, device: str) -> Iterator[Training]:
+    """A training at its first step."""
+    samples = _samples(recipe)
+
+    def begin(seed: int) -> Run:
+        return _begin(recipe, degrees, chosen, device, samples, seed)
+
+    with closing(Training(begin, samples, recipe.global_batch, device, chosen, recipe.guard_steps)) as training:
+        yield training
+
+
+def _begin(recipe: Recipe, degrees: Degrees, chosen: Config, device: str, samples: Samples, seed: int) -> Run:
+    """The same weights whatever the seed, which is added to that of dropout and the order of the data."""
     import torch
 
-    samples = _samples(recipe)
     source = Source(
         recipe.config, recipe.model, recipe.revision, recipe.trust_remote_code, recipe.seed, samples.classes,
         recipe.data.locate()[0] == "images",
@@ -49,21 +57,8 @@ def opened(recipe: Recipe, degrees: Degrees, chosen: Config, device: str, seed: 
     parallel = parallelize(with_loss(model, int(chosen["loss_chunk"] or 0)), degrees, device)
     torch.manual_seed(recipe.seed + seed + 1000 * parallel.data_rank)
     optimizer = _optimizer(recipe, parallel, str(chosen["optimizer_kernel"]))
-
-    def other_losses() -> list[list[float]]:
-        return [_losses(recipe, degrees, chosen, device, other) for other in OTHER_SEEDS]
-
-    with Feed(samples, recipe.global_batch, recipe.seed + seed, parallel.data_rank, parallel.data_ranks) as feed:
-        yield Training(
-            parallel, optimizer, feed, samples, recipe.global_batch, device, chosen, recipe.guard_steps, other_losses
-        )
-
-
-def _losses(recipe: Recipe, degrees: Degrees, chosen: Config, device: str, seed: int) -> list[float]:
-    """The loss curve of another training from the same weights."""
-    with opened(recipe, degrees, chosen, device, seed) as training:
-        losses: list[float] = training.outputs(chosen, {})["losses"][0].tolist()
-        return losses
+    feed = Feed(samples, recipe.global_batch, recipe.seed + seed, parallel.data_rank, parallel.data_ranks)
+    return Run(parallel, optimizer, feed)
 
 
 def _samples(recipe: Recipe) -> Samples:

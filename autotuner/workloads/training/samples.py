@@ -15,7 +15,7 @@ from autotuner.workloads.training.tokenizers import Ids, Tokenizer, load_tokeniz
 Row = dict[str, Any]  # tensors by name, of one sample
 Batch = dict[str, Any]  # tensors by name, [samples, ...]
 
-IGNORED = -100  # the label that cross entropy leaves out
+IGNORED = -100  # the label of what is no target, as everywhere in torch
 MEASURED_BYTES = 1 << 16  # of text, to learn how many bytes a token has
 SPARE = 1.25  # so much more text than a row needs is tokenised at once, as the number of tokens varies
 MOST_WINDOWS = 64.0

@@ -1,59 +1,79 @@
 """An opened training: optimizer steps over a real loader, the same mathematics in every configuration."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from autotuner.errors import InvalidConfigError
 from autotuner.plugins import Step
 from autotuner.types import Binding, Config
 from autotuner.workloads.training.feed import Feed, Loading
-from autotuner.workloads.training.models import targets_of
+from autotuner.workloads.training.models import has_dropout, targets_of
 from autotuner.workloads.training.noise import squared_norms
 from autotuner.workloads.training.parallel import Parallel
 from autotuner.workloads.training.samples import Batch, Samples
 
+OTHER_SEEDS = (1, 2)  # with the study's own: the band of three within which a loss curve is the baseline's
 _NOISE_STEPS = 24  # of a noise scale: fewer hardly tell it
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training from its first step: the model on this rank, with its loss; its optimizer; its data."""
+
+    parallel: Parallel
+    optimizer: Any
+    feed: Feed
+
+
 class Training:
-    """One model in training. The losses and gradient norms of its first steps are kept: they are its outputs.
+    """A model in training. The losses and gradient norms of its first steps are its outputs.
 
     Args:
-        parallel: The model, with its loss, on this rank.
-        optimizer: Of its parameters.
-        feed: Of this rank.
+        begin: Starts a training from the first step, the seed of its data and dropout moved by a number.
         samples: Whose largest batch proves that a configuration fits.
         global_batch: Samples of an optimizer step, over all ranks.
         device: Of this rank.
         chosen: The configuration that it was opened with.
         guard_steps: How many first steps are compared with the baseline's.
-        other_losses: Trains the baseline anew with other seeds; gives the loss curves [seeds, guard_steps].
     """
 
     def __init__(
-        self, parallel: Parallel, optimizer: Any, feed: Feed, samples: Samples, global_batch: int, device: str,
-        chosen: Config, guard_steps: int, other_losses: Callable[[], Any],
+        self, begin: Callable[[int], Run], samples: Samples, global_batch: int, device: str, chosen: Config,
+        guard_steps: int,
     ) -> None:  # fmt: skip
-        self._parallel, self._optimizer, self._feed, self._samples = parallel, optimizer, feed, samples
-        self._global_batch, self._device, self._chosen = global_batch, device, dict(chosen)
-        self._guard_steps, self._other_losses = guard_steps, other_losses
-        self._losses: list[float] = []
-        self._norms: list[float] = []
-        self._changed = False  # a live parameter, before the first steps were over
+        self._begin, self._samples, self._global_batch = begin, samples, global_batch
+        self._device, self._chosen, self._guard_steps = device, dict(chosen), guard_steps
+        self._steps = 0
+        self._curves = Curves()
+        self._run: Run | None = begin(0)
+
+    @property
+    def _parallel(self) -> Parallel:
+        assert self._run is not None
+        return self._run.parallel
+
+    @property
+    def _feed(self) -> Feed:
+        assert self._run is not None
+        return self._run.feed
 
     def step(self, config: Config) -> Step:
         """One optimizer step on the next global batch, in as many micro-batches as it takes."""
-        chosen = {**self._chosen, **config}
-        guarded = len(self._losses) < self._guard_steps
-        self._changed |= guarded and chosen != self._chosen
+        return self._step({**self._chosen, **config}, recorded=self._steps == 0)
+
+    def _step(self, chosen: Config, *, recorded: bool) -> Step:
+        """Recorded only in the first step and where outputs are asked for: looking at the gradients takes time."""
         batches = self._feed.take(loading_of(chosen))
         targets = self._parallel.sum(float(sum(map(targets_of, batches))))
         loss = self._gradients(batches, self._parallel.data_ranks / max(1.0, targets), chosen)
-        if guarded:
-            self._losses.append(float(self._parallel.sum(float(loss))) / self._parallel.data_ranks)
-            self._norms.append(self._parallel.gradient_norm())
+        if recorded and chosen == self._chosen:
+            self._curves.losses.append(float(self._parallel.sum(float(loss))) / self._parallel.data_ranks)
+            self._curves.norms.append(self._parallel.gradient_norm())
         self._end_step()
+        self._steps += 1
         work = {"samples": float(self._global_batch)}
         if batches[0]["labels"].dim() > 1:
             work["tokens"] = targets
@@ -67,7 +87,7 @@ class Training:
         size = loading_of(chosen).micro_batch
         count = min(2, self._global_batch // self._parallel.data_ranks // size)  # gradients lie there at the second
         self._gradients([self._samples.worst_batch(size) for _ in range(count)], 1.0 / size, chosen)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         return Step({"samples": float(size * count)})
 
     def cycle_steps(self, config: Config) -> int:
@@ -103,25 +123,67 @@ class Training:
         )  # fmt: skip
 
     def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Losses and gradient norms [1, guard_steps] of the first steps; nothing if a live parameter has changed."""
+        """Losses and gradient norms [1, guard_steps] of the first steps; nothing where others were taken before."""
         import numpy as np
 
-        while len(self._losses) < self._guard_steps:
-            self.step(config)
-        if self._changed or {**self._chosen, **config} != self._chosen:
+        if {**self._chosen, **config} != self._chosen or not self._record_first_steps():
             return {}
-        others = {} if reference is not None else {"_other_losses": np.array(self._other_losses())}
+        others = {} if reference is not None else self._other_seeds()
         dtype = {"none": "float32"}.get(str(self._chosen["autocast"]), str(self._chosen["autocast"]))
         return {
-            "losses": np.array([self._losses]),
-            "gradient_norms": np.array([self._norms]),
+            "losses": np.array([self._curves.losses]),
+            "gradient_norms": np.array([self._curves.norms]),
             "_dtype": np.array(dtype),
             **others,
         }
 
+    def _record_first_steps(self) -> bool:
+        """Take what is missing of them; False where steps were taken that nobody recorded."""
+        while len(self._curves.losses) < self._guard_steps and self._steps == len(self._curves.losses):
+            self._step(self._chosen, recorded=True)
+        return len(self._curves.losses) >= self._guard_steps
+
+    def _other_seeds(self) -> Mapping[str, Any]:
+        """The same [seeds, guard_steps] of other seeds, one training after the other: two would need twice the memory.
+
+        Afterwards this one begins anew, and takes a step so that nothing is cold.
+        """
+        import numpy as np
+
+        own, others = self._curves, []
+        for seed in OTHER_SEEDS:
+            self._restart(seed)
+            self._record_first_steps()
+            others.append(self._curves)
+        self._restart(0)
+        self._step(self._chosen, recorded=False)
+        self._curves = own
+        return {
+            "_stochastic": np.array(has_dropout(self._parallel.model)),
+            "_other_losses": np.array([curves.losses for curves in others]),
+            "_other_norms": np.array([curves.norms for curves in others]),
+        }
+
+    def _restart(self, seed: int) -> None:
+        self.close()
+        self._steps, self._curves = 0, Curves()
+        self._run = self._begin(seed)
+
+    def close(self) -> None:
+        """End the loader's processes, and let go of model and optimizer."""
+        if self._run is not None:
+            self._run.feed.close()
+        self._run = None
+        gc.collect()  # the graph of a compiled or wrapped model refers to itself
+
+    def _forget_gradients(self) -> None:
+        assert self._run is not None
+        self._run.optimizer.zero_grad(set_to_none=True)
+
     def _end_step(self) -> None:
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        assert self._run is not None
+        self._run.optimizer.step()
+        self._forget_gradients()
 
     def _gradients(self, batches: list[Batch], scale: float, chosen: Config) -> Any:
         """Forward and backward of all micro-batches; their summed loss."""
@@ -159,6 +221,14 @@ class Training:
     def _resident(self) -> Iterator[float]:
         with self._feed.resident():
             yield 0.0
+
+
+@dataclass(slots=True)
+class Curves:
+    """Loss and gradient norm of each of the first steps."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
 
 
 def loading_of(chosen: Config) -> Loading:

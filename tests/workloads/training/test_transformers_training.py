@@ -1,5 +1,7 @@
 """A real model in training: every configuration learns the same, and a winner fits with the largest input."""
 
+import gc
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from autotuner.errors import UsageError
 from autotuner.executors.process import ProcessExecutor
 from autotuner.monitor.reference import compare
 from autotuner.plugins import Job
-from autotuner.types import Config, Measurement, MeasurementProtocol
+from autotuner.spec.model import EquivalenceRules
+from autotuner.types import Config, Measurement, MeasurementProtocol, Tier
+from autotuner.verify.equivalence import judge_outputs
+from autotuner.workloads.training import models
 from autotuner.workloads.training.data import Data
+from autotuner.workloads.training.parallel import Parallel
 from autotuner.workloads.transformers_training import TransformersTraining
 
 LLAMA: Mapping[str, Any] = {
@@ -68,9 +75,81 @@ def test_fewer_bits_stay_within_the_band_of_other_seeds(workload: TransformersTr
 
 
 def test_another_learning_rate_is_outside(workload: TransformersTraining) -> None:
+    """Of the bounds for rounding, and of the band between seeds."""
     reference = outputs(workload, {})
     faster = workload.model_copy(update={"learning_rate": 0.3})
-    assert compare(reference, outputs(faster, {}, reference), "float32")["loss_error_ratio"] > 1e-2
+    found = compare(reference, outputs(faster, {}, reference), "float32")
+    assert found["loss_error_ratio"] > 1e-2
+    assert found["loss_band_ratio"] > 2.0
+    assert found["gradient_norm_error_ratio"] > 0.1
+
+
+def test_dropout_is_judged_by_the_band(workload: TransformersTraining) -> None:
+    """Other cuts of the batch draw other masks: no step is the same, and all is as it should be."""
+    shape = {**LLAMA, "model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    dropping = workload.model_copy(update={"config": shape, "guard_steps": 10})
+    reference = outputs(dropping, {})
+    cut = compare(reference, outputs(dropping, {"micro_batch": 4}, reference), "float32")
+    assert cut["output_identical"] == 0.0
+    assert judge_outputs(EquivalenceRules(), Tier.ROUNDING, cut, {}, 1e-5).kept, cut
+    assert compare(reference, outputs(dropping, {"workers": 1}, reference), "float32")["output_identical"] == 1.0
+    faster = dropping.model_copy(update={"learning_rate": 0.3})
+    other = compare(reference, outputs(faster, {}, reference), "float32")
+    assert not judge_outputs(EquivalenceRules(), Tier.ROUNDING, other, {}, 1e-5).kept, other
+
+
+def test_the_other_seeds_are_trained_one_after_the_other(
+    workload: TransformersTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings at a time would need twice the memory of one."""
+    alive: list[int] = []
+    seen: list[int] = []
+    load = models.load
+
+    def counted(*arguments: Any) -> Any:
+        gc.collect()
+        seen.append(len(alive))
+        model = load(*arguments)
+        alive.append(1)
+        weakref.finalize(model, alive.pop)
+        return model
+
+    monkeypatch.setattr("autotuner.workloads.training.opening.load", counted)
+    outputs(workload, {})
+    assert seen == [0, 0, 0, 0]
+
+
+def test_timed_steps_look_at_no_gradient(workload: TransformersTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first steps are recorded before anything is timed; afterwards it would only take time."""
+    norms: list[float] = []
+    norm = Parallel.gradient_norm
+
+    def counted(parallel: Parallel) -> float:
+        norms.append(norm(parallel))
+        return norms[-1]
+
+    monkeypatch.setattr(Parallel, "gradient_norm", counted)
+    with workload.open({}, "cpu") as training:
+        training.step({})
+        assert len(norms) == 1
+        reference = training.outputs({}, {})
+        for _ in range(3):
+            training.step({})
+        assert len(norms) == len(reference["losses"][0]) == 4
+    with workload.open({}, "cpu") as training:
+        for _ in range(3):
+            training.step({})
+        assert len(norms) == 5
+        assert training.outputs({}, {}) == {}, "first steps that nobody recorded cannot be compared"
+
+
+@pytest.mark.slow
+def test_a_loss_in_chunks_is_compiled_too(workload: TransformersTraining) -> None:
+    chosen = {"compile": "default", "loss_chunk": 8}
+    torch._dynamo.utils.counters.clear()
+    with workload.open(chosen, "cpu") as training:
+        training.step(chosen)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
 
 
 def test_largest_step_trains_nothing(workload: TransformersTraining) -> None:
@@ -78,7 +157,6 @@ def test_largest_step_trains_nothing(workload: TransformersTraining) -> None:
     with workload.open({}, "cpu") as training:
         training.step({})
         assert training.worst_step({}).work["samples"] >= 1
-        training.step({})
         again = training.outputs({}, reference)
     assert np.array_equal(again["losses"], reference["losses"])
 
