@@ -3,10 +3,10 @@
     python benchmarks/sharding.py [--rounds 3] [--json OUT]
 
 Every configuration is a real trial of `transformers-training` in fresh processes over gloo; the rounds are interleaved
-in random order. Memory is the peak resident set of a rank, the mean of the two. The model says: the states by ZeRO (Rajbhandari et
-al. 2020, figure 1; `analyze.memory_model.zero_bytes`), what FSDP2 has gathered at its peak, and what a process needs
-besides, measured with a model of next to no parameters. Goal: within 10 % for each. The C library is told to give large
-pieces back at once: by itself it keeps up to a third more than a process holds, and that is not what is modelled.
+in random order. Memory is the peak resident set of a rank, the mean of the two. The model says: the states by ZeRO
+(Rajbhandari et al. 2020, figure 1; `analyze.memory_model.zero_bytes`), what FSDP2 has gathered at its peak, and what a
+process needs besides, measured with a model of next to no parameters. Goal: within 10 % for each. The C library is told
+to give large pieces back at once: by itself it keeps up to a third more than a process holds, which is not modelled.
 """
 
 import argparse
