@@ -164,7 +164,7 @@ def contributions(verification: Verification, changed: Config) -> Table:
     table.add_column(no_wrap=True)
     for name, value in changed.items():
         arrow = f"{spell(verification.baseline.get(name))} → {spell(value)}"
-        known = worth.get(name)
+        known = verification if len(changed) == 1 and verification.pairs else worth.get(name)
         gained = (
             (factor(known.gain_ratio), bounds(known.gain_interval) or "too few pairs")
             if known

@@ -1,6 +1,7 @@
 """How long comparisons will take, by what the search has seen: what comes first must leave enough for the contest."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from autotuner.jobs import MIN_WINDOW_BLOCKS
 from autotuner.metrics import median
@@ -29,6 +30,13 @@ def contest_s(protocol: MeasurementProtocol, leader: Trial, seen: Sequence[Trial
     arms = (leader, seen[0])
     windows_s = sum(_window_s(protocol, trial) for trial in arms)
     return MIN_LAUNCHES * (opening_s(arms, seen) + _PAIRS_PER_LAUNCH * windows_s)
+
+
+def share_of(deadline: Callable[[], float], share: float, reserve_s: float) -> Callable[[], float]:
+    """A deadline after `share` of the time that is left now; earlier where `reserve_s` is needed of what remains."""
+    left_s = deadline()
+    kept_s = max((1 - share) * left_s, reserve_s) if math.isfinite(left_s) else 0.0
+    return lambda: deadline() - kept_s
 
 
 def _is_fresh(trial: Trial) -> bool:

@@ -29,7 +29,7 @@ from autotuner.verify.choose import finalists, race
 from autotuner.verify.contest import ContestResult, contest
 from autotuner.verify.contributions import contributions
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
-from autotuner.verify.foresight import contest_s, opening_s
+from autotuner.verify.foresight import contest_s, opening_s, share_of
 from autotuner.verify.limits import judge_limit
 from autotuner.verify.proof import MemoryProof, prove_memory
 from autotuner.verify.reported import reported
@@ -156,8 +156,8 @@ def _race(bench: Bench, candidates: Sequence[Trial], trials: Sequence[Trial]) ->
     bench.listener(StageStarted("race", f"{len(candidates)} finalists against each other"))
     leader = race(
         bench.pool, bench.jobs.window, candidates, bench.spec.objective, seed=bench.seed,
-        deadline=_share_of(bench, RACE_SHARE, candidates[0], trials), listener=bench.listener,
-        stage=f"race{bench.attempt}", expected_s=opening_s(candidates, trials),
+        deadline=share_of(bench.deadline, RACE_SHARE, contest_s(bench.spec.protocol, candidates[0], trials)),
+        listener=bench.listener, stage=f"race{bench.attempt}", expected_s=opening_s(candidates, trials),
     )  # fmt: skip
     return leader or candidates[0]
 
@@ -166,12 +166,7 @@ def _verify_leader(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> Atte
     """Put needless changes back, prove that it fits in memory, then the contest."""
     if bench.jobs.reference_path is not None and not bench.jobs.reference_path.exists():
         _write_reference(bench)
-    bench.listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
-    config, worth = contributions(
-        bench.pool, bench.jobs.window, bench.spec, leader.config, seed=bench.seed,
-        deadline=_share_of(bench, CONTRIBUTIONS_SHARE, leader, trials), listener=bench.listener,
-        stage=f"contributions{bench.attempt}", expected_s=opening_s([leader, leader], trials),
-    )  # fmt: skip
+    config, worth = _simplified(bench, leader, trials)
     if config_key(config) == config_key(bench.spec.baseline):
         config = leader.config  # no change alone seems worth anything: the contest says so with an interval, or not
     proof = prove_memory(bench.spec, bench.pool, bench.jobs, config)
@@ -184,15 +179,20 @@ def _verify_leader(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> Atte
     return replace(attempt, verification=replace(attempt.verification, worst_case=proof.worst_case))
 
 
+def _simplified(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> tuple[Config, tuple[Contribution, ...]]:
+    """Without needless changes, and what the others are worth; a single one is worth what the contest will say."""
+    if sum(leader.config[name] != value for name, value in bench.spec.baseline.items()) == 1:
+        return leader.config, ()
+    bench.listener(StageStarted("contributions", f"what each change of trial {leader.number} is worth"))
+    return contributions(
+        bench.pool, bench.jobs.window, bench.spec, leader.config, seed=bench.seed,
+        deadline=share_of(bench.deadline, CONTRIBUTIONS_SHARE, contest_s(bench.spec.protocol, leader, trials)),
+        listener=bench.listener, stage=f"contributions{bench.attempt}", expected_s=opening_s([leader, leader], trials),
+    )  # fmt: skip
+
+
 def _refused(spec: StudySpec, config: Config, proof: MemoryProof) -> Verification:
     return replace(_verdict(spec, Decision.INVALID, proof.refusal), config=config)
-
-
-def _share_of(bench: Bench, share: float, leader: Trial, trials: Sequence[Trial]) -> Callable[[], float]:
-    """A deadline after `share` of the time that is left now; earlier where the contest will need what remains."""
-    left_s = bench.deadline()
-    reserve_s = max((1 - share) * left_s, contest_s(bench.spec.protocol, leader, trials))
-    return lambda: bench.deadline() - (reserve_s if math.isfinite(left_s) else 0.0)
 
 
 def _write_reference(bench: Bench) -> None:

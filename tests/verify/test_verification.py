@@ -1,60 +1,24 @@
 """The whole verification on the simulated machine: whom it tries, what it refuses, what it never claims."""
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
-from simulated_machine import NOISES, Simulated, SimulatedPool, make_job
+from modes import MEMORY, RATE, SPEED, TRIALS, Windows, machine, study, trial
+from simulated_machine import Simulated, make_job
 
 from autotuner.events import StageStarted, ignore
 from autotuner.executors.inline import InlineExecutor
 from autotuner.jobs import Jobs
 from autotuner.spec.expressions import Limit
 from autotuner.spec.model import Objective, Parameter, StudySpec
-from autotuner.types import Decision, Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
+from autotuner.types import Decision, Diagnosis, Failure, FailureKind, Origin, Trial, Verdict
 from autotuner.verify.arms import Bench, Launch
 from autotuner.verify.foresight import opening_s
 from autotuner.verify.verification import claim_of, confirm, confirms, verify
 from autotuner.workloads.transformers_inference import TransformersInference
 
-RATE, MEMORY = "throughput_tokens_per_s", "peak_memory_bytes"
-SPEED = {"a": 100.0, "b": 150.0, "c": 149.0, "d": 130.0}
 GLM = {"model_type": "glm4"}
-
-
-def study(limits=(), **options):
-    modes = Parameter(choices=tuple(SPEED), default="a")
-    return StudySpec(
-        name="verification", workload=Simulated(kind="simulated"), executor=InlineExecutor(),
-        parameters={"mode": modes}, objectives=(Objective(maximize=RATE),), limits=tuple(map(Limit.parse, limits)),
-        **options,
-    )  # fmt: skip
-
-
-@dataclass
-class Windows:
-    """As much of `Jobs` as a verification without an outputs guard needs."""
-
-    reference_path: Path | None = None
-
-    def window(self, config, launch, exclusive):
-        return make_job(config, launch, exclusive)
-
-
-def trial(number, mode, contended=False):
-    measured = Measurement({RATE: (SPEED[mode],)}, 1, 1, 1, {}, {}, datetime.now(UTC), contended)
-    origin = Origin.BASELINE if mode == "a" else Origin.SAMPLER
-    verdict = Verdict({RATE: SPEED[mode]}, {}, Diagnosis("unknown"), 0.02)
-    return Trial(number, {"mode": mode}, origin, measured, verdict)
-
-
-TRIALS = [trial(number, mode) for number, mode in enumerate(SPEED)]
-
-
-def machine(truth=None, sd=0.002, **options):
-    return SimulatedPool(truth or (lambda c: {RATE: SPEED[c["mode"]]}), NOISES["independent"](Random(3), sd), **options)
 
 
 def run(spec, pool, trials=TRIALS, listener=ignore):
@@ -67,21 +31,41 @@ def test_the_best_finalist_is_raced_and_proven():
     assert found.decision is Decision.BETTER
     assert found.config == {"mode": "b"}
     assert found.gain_interval[0] < 1.5 < found.gain_interval[1]
-    assert stages == ["race", "contributions", "contest"]
+    assert stages == ["race", "contest"], "a single change is worth what the contest says"
 
 
-def test_dear_openings_leave_the_time_to_the_contest():
+def two_changes():
+    """A study whose best trial changes two things, each worth something."""
+    on = Parameter(boolean=True, default=False)
+    spec = StudySpec(
+        name="two", workload=Simulated(kind="simulated"), executor=InlineExecutor(),
+        parameters={"fast": on, "small": on}, objectives=(Objective(maximize=RATE),), budget={"minutes": 5},
+    )  # fmt: skip
+    rates = {False: 100.0, True: 150.0}
+    dear = replace(TRIALS[0].outcome, setup_s=9.0)
+    trials = [
+        Trial(
+            number, {"fast": both, "small": both}, Origin.SAMPLER if both else Origin.BASELINE, dear,
+            Verdict({RATE: rates[both]}, {}, Diagnosis("unknown"), 0.02),
+        )
+        for number, both in enumerate(rates)
+    ]  # fmt: skip
+    return spec, trials, machine(lambda config: {RATE: 100.0 + 25 * config["fast"] + 25 * config["small"]})
+
+
+@pytest.mark.parametrize(("left_s", "stages"), [(50.0, {"contest0"}), (280.0, {"contributions0", "contest0"})])
+def test_dear_openings_leave_the_time_to_the_contest(left_s, stages):
     """Three launches of both arms take 60 s and their windows more: of 50 s nothing is spent on anything else."""
+    spec, trials, pool = two_changes()
+    assert verify(spec, pool, Windows(), trials, lambda: left_s, ignore).decision is Decision.BETTER
+    assert {job.launch.split("-")[0] for job in pool.jobs} == stages
+
+
+def test_dear_openings_are_no_race():
     dear = [replace(each, outcome=replace(each.outcome, setup_s=9.0)) for each in TRIALS]
-    spec = study(budget={"minutes": 5})
-
-    def measured(left_s):
-        pool = machine()
-        assert verify(spec, pool, Windows(), dear, lambda: left_s, ignore).decision is Decision.BETTER
-        return {job.launch.split("-")[0] for job in pool.jobs}
-
-    assert measured(50.0) == {"contest0"}
-    assert measured(280.0) == {"race0", "contributions0", "contest0"}
+    pool = machine()
+    verify(study(budget={"minutes": 5}), pool, Windows(), dear, lambda: 50.0, ignore)
+    assert {job.launch.split("-")[0] for job in pool.jobs} == {"contest0"}
 
 
 @pytest.mark.parametrize(("reused", "seconds"), [(False, 5.0), (True, 9.0)])
