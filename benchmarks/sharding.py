@@ -4,9 +4,9 @@
 
 Every configuration is a real trial of `transformers-training` in fresh processes over gloo; the rounds are interleaved
 in random order. Memory is the peak resident set of a rank, the mean of the two. The model says: the states by ZeRO
-(Rajbhandari et al. 2020, figure 1; `analyze.memory_model.zero_bytes`), what FSDP2 has gathered at its peak, and what a
-process needs besides, measured with a model of next to no parameters. Goal: within 10 % for each. The C library is told
-to give large pieces back at once: by itself it keeps up to a third more than a process holds, which is not modelled.
+(`analyze.memory_model.zero_bytes`), for FSDP2 when most of them are there (`fsdp_peak_bytes`), and what a process needs
+besides, measured with a model of next to no parameters. Goal: within 10 % for each. The C library is told to give large
+pieces back at once: by itself it keeps up to a third more than a process holds, which is not modelled.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 from results import describe_machine, publish
 from training_cases.race import ratio
 
-from autotuner.analyze.memory_model import zero_bytes
+from autotuner.analyze.memory_model import fsdp_peak_bytes, zero_bytes
 from autotuner.executors.process import ProcessExecutor
 from autotuner.metrics import format_value
 from autotuner.plugins import Job, WorkerPool
@@ -30,11 +30,10 @@ from autotuner.workloads.training.data import Data
 from autotuner.workloads.transformers_training import TransformersTraining
 
 GOAL_RATIO = 0.1
-WIDTH, LAYERS, VOCABULARY, RANKS = 1024, 8, 4096, 2
-FLOAT = 4  # bytes
+WIDTH, LAYERS, VOCABULARY, RANKS = 768, 8, 4096, 2
 ARMS: dict[str, Config] = {"none (DDP)": {}, "zero2": {"sharding": "zero2"}, "zero3": {"sharding": "zero3"}}
 PROTOCOL = MeasurementProtocol(
-    block_s=0.5, warmup_min_steps=2, warmup_min_s=0, warmup_max_s=20, min_blocks=4, min_measure_s=4, max_measure_s=30,
+    block_s=0.5, warmup_min_steps=2, warmup_min_s=0, warmup_max_s=5, min_blocks=4, min_measure_s=4, max_measure_s=8,
     time_limit_s=300,
 )  # fmt: skip
 
@@ -56,19 +55,12 @@ def elements(width: int) -> tuple[int, int]:
 
 
 def predicted_bytes(arm: str) -> float:
-    """The states on one rank, and what is gathered when most is."""
+    """The states on one rank when most of them are there."""
     layer, rest = elements(WIDTH)
-    whole = LAYERS * layer + rest
-    match arm:
-        case "zero2":  # the gathered parameters, and the shards beside the optimizer's states
-            return zero_bytes(
-                whole, RANKS, 2, parameter_bytes=FLOAT, gradient_bytes=FLOAT, optimizer_bytes=3 * FLOAT
-            ).total_bytes
-        case "zero3":
-            states = zero_bytes(whole, RANKS, 3, parameter_bytes=FLOAT, gradient_bytes=FLOAT, optimizer_bytes=2 * FLOAT)
-            return states.total_bytes + FLOAT * (rest + layer)
-    states = zero_bytes(whole, RANKS, 0, parameter_bytes=FLOAT, gradient_bytes=FLOAT, optimizer_bytes=2 * FLOAT)
-    return states.total_bytes
+    if arm in ("zero2", "zero3"):
+        return fsdp_peak_bytes(layer, LAYERS, rest, RANKS, freed=arm == "zero3")
+    sizes = {"parameter_bytes": 4, "gradient_bytes": 4, "optimizer_bytes": 8}
+    return zero_bytes(LAYERS * layer + rest, RANKS, 0, **sizes).total_bytes
 
 
 def measure(pool: WorkerPool, what: TransformersTraining, config: Config) -> Measurement:

@@ -67,6 +67,43 @@ def largest_shard_elements(shapes: Iterable[Sequence[int]], devices: int) -> int
     return sum(math.ceil(shape[0] / devices) * math.prod(shape[1:]) if shape else 1 for shape in shapes)
 
 
+def fsdp_peak_bytes(
+    layer_elements: float,
+    layers: int,
+    rest_elements: float,
+    devices: int,
+    *,
+    freed: bool,
+    element_bytes: float = 4,
+    optimizer_bytes: float = 8,
+) -> float:
+    """Model states of FSDP2 on one device when most of them are there: somewhere in the backward pass.
+
+    `zero_bytes` counts what lies there between steps; on top come, while layer i is at work, its whole gradients and
+    their copy that is reduced and scattered, the gathered parameters, and the shards of the gradients that are done.
+    Gathered are the layers up to i, or, when they are freed after use, i and the one before it, which is fetched ahead.
+    What lies around the layers stays gathered throughout, and its gradients are reduced last. Zhao et al. 2023,
+    "PyTorch FSDP", section 3.2 and 3.3, and torch's `fully_shard`; everything in one number format.
+
+    Args:
+        layer_elements: Parameters of one layer, each a group of its own.
+        layers: How many there are, alike.
+        rest_elements: Parameters around them.
+        devices: Data-parallel processes.
+        freed: Layers are freed after their forward pass (stage 3), or not (stage 2).
+        element_bytes: Of a parameter and of a gradient.
+        optimizer_bytes: Of one element's optimizer states; 8 is Adam's two moments.
+    """
+    kept_elements = (layers * layer_elements + rest_elements) / devices
+    busiest_elements = max(
+        (min(2, place + 1) if freed else place + 1) * layer_elements  # gathered
+        + 2 * layer_elements  # its whole gradients and their copy
+        + (layers - place) * layer_elements / devices  # shards of gradients, its own among them
+        for place in range(layers)
+    )
+    return kept_elements * (element_bytes + optimizer_bytes) + (busiest_elements + 2 * rest_elements) * element_bytes
+
+
 def kv_cache_bytes(
     layers: int, kv_heads: int, head_dim: int, tokens: int, sequences: int = 1, element_bytes: float = 2
 ) -> float:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from autotuner.analyze.memory_model import (
     activation_bytes,
     fit_memory,
+    fsdp_peak_bytes,
     kv_cache_bytes,
     largest_shard_elements,
     zero_bytes,
@@ -134,3 +135,19 @@ def test_memory_that_does_not_grow_sets_no_limit():
     line = fit_memory({1: GIB, 2: GIB, 4: GIB})
     assert line.largest_batch(2 * GIB) > 10**9
     assert math.isfinite(line.bytes_at(1).high)
+
+
+def test_fsdp_needs_most_at_the_last_layers_when_nothing_is_freed_and_else_at_the_first():
+    """By hand: four layers of 10 elements, 6 around them, two devices, a byte an element, no optimizer."""
+    options = {"element_bytes": 1, "optimizer_bytes": 0}
+    kept, rest = 46 / 2, 2 * 6
+    assert fsdp_peak_bytes(10, 4, 6, 2, freed=False, **options) == kept + rest + 40 + 20 + 5
+    assert fsdp_peak_bytes(10, 4, 6, 2, freed=True, **options) == kept + rest + 20 + 20 + 15
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_fsdp_freed_needs_less_and_both_more_than_their_stage(devices):
+    kept, freed = (fsdp_peak_bytes(1e6, 20, 1e6, devices, freed=freed) for freed in (False, True))
+    sizes = {"parameter_bytes": 4, "gradient_bytes": 4, "optimizer_bytes": 8}
+    assert zero_bytes(21e6, devices, 3, **sizes).total_bytes < freed < kept
+    assert kept < zero_bytes(21e6, devices, 0, **sizes).total_bytes

@@ -232,9 +232,13 @@ def test_two_ranks_are_counted_and_asked_for_their_gradients(tmp_path: Path, con
     job = Job(still, {"global_batch": 8}, BRIEF, writes_reference=True, counts=True)
     with ProcessExecutor().open(still.preload()) as pool:
         one = pool.submit(job).result()
-        two = pool.submit(replace(job, config={**job.config, **config, "data_parallel": 2})).result()
+        shared = replace(job, config={**job.config, **config, "data_parallel": 2})
+        two = pool.submit(shared).result()
+        largest = pool.submit(replace(shared, launch="proof", proves_memory=True, counts=False)).result()
     assert isinstance(one, Measurement), one
     assert isinstance(two, Measurement), two
+    assert isinstance(largest, Measurement), largest
+    assert largest.samples["peak_memory_bytes"][0] > one.samples["peak_memory_bytes"][0], "that of both ranks"
     norms = [*one.samples["gradient_global_squared"], *two.samples["gradient_global_squared"]]
     assert np.allclose(norms, norms[0], rtol=1e-3)
     assert (one.samples["gradient_small_samples"], two.samples["gradient_small_samples"]) == ((1.0,), (2.0,))
