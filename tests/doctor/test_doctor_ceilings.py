@@ -219,7 +219,7 @@ def test_ceilings_are_measured_once_a_machine(record, monkeypatch):
     count = len(pool.asked)
     assert ceilings_for(record, "cpu", pool=pool, note=notes.append) == first
     assert (len(pool.asked), len(notes)) == (count, 1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert ceilings_for(record, "cpu", pool=pool).environment != first.environment
     assert len(pool.asked) == 2 * count
 

@@ -166,6 +166,7 @@ class Training:
 
     def _restart(self, seed: int) -> None:
         self.close()
+        gc.collect()  # wrapped and compiled models refer to themselves, and two would not fit
         self._steps, self._curves = 0, Curves()
         self._run = self._begin(seed)
 
@@ -174,7 +175,6 @@ class Training:
         if self._run is not None:
             self._run.feed.close()
         self._run = None
-        gc.collect()  # the graph of a compiled or wrapped model refers to itself
 
     def _forget_gradients(self) -> None:
         assert self._run is not None
