@@ -125,7 +125,8 @@ def check_relief(workload: Workload, configs: Sequence[Config], device: str) -> 
                 with relief as left:
                     assert 0 <= left <= 1, f"relief of {resource} leaves {left} of the demand"
                     opened.step(config)
-                _assert_equal(before, opened.outputs(config, reference), f"after relief of {resource} outputs are as before")
+                after = opened.outputs(config, reference)
+                _assert_equal(before, after, f"after relief of {resource} outputs are as before")
 
 
 def fresh_outputs(
