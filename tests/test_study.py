@@ -72,7 +72,7 @@ def test_finds_and_verifies_the_better_configuration(study: Study) -> None:
     assert len({pair.launch for pair in verification.pairs}) >= 3
     assert verification.equivalence is not None
     assert verification.equivalence.kept
-    assert verification.contributions == (), "a single change is worth what the contest says"
+    assert {each.parameter for each in verification.contributions} <= {"batch"}, "if mode had changed as well"
 
 
 @pytest.mark.slow
