@@ -36,8 +36,9 @@ def noise_scale(
         seed: Of the resampling.
 
     Returns:
-        None when it cannot be told: fewer than 12 steps, a norm that is not finite, or a |G|^2 that the noise hides:
-        less than four standard errors above zero. More steps help.
+        None when it cannot be told: fewer than 12 steps, or a norm that is not finite. Where the noise hides |G|^2,
+        which then is less than four standard errors above zero, the scale is only known to be large: `value` and
+        `high` are infinite, and `low` takes |G|^2 at the upper end of its interval. More steps help.
 
     Raises:
         ValueError: The batches are in the wrong order, or the micro batches cannot be divided among the steps.
@@ -55,8 +56,8 @@ def noise_scale(
     return _ratio(noises, signals, seed)
 
 
-def _ratio(noises: Sequence[float], signals: Sequence[float], seed: int) -> Estimate | None:
-    """Mean over mean, both >= 0, with its interval; None when the lower one is not clearly above zero."""
+def _ratio(noises: Sequence[float], signals: Sequence[float], seed: int) -> Estimate:
+    """Mean over mean, both >= 0, with its interval; open above when the lower one is not clearly above zero."""
     import numpy as np  # here, because a parent that only prints must not pay for it
 
     steps = len(signals)
@@ -66,9 +67,11 @@ def _ratio(noises: Sequence[float], signals: Sequence[float], seed: int) -> Esti
     places = (starts[:, :, None] + np.arange(length)).reshape(_RESAMPLES, -1)[:, :steps]
     above, below = (np.asarray(values)[places].mean(axis=1) for values in (noises, signals))
     mean = math.fsum(signals) / steps
-    if not below.min() > 0 or mean < _CLEAR_SDS * below.std():
-        return None
     tail = _tail(blocks)
+    if not below.min() > 0 or mean < _CLEAR_SDS * below.std():
+        largest = float(np.quantile(below, 1 - tail))
+        least = math.fsum(noises) / steps / largest if largest > 0 else 0.0
+        return Estimate(math.inf, max(0.0, least), math.inf)
     low, high = np.quantile(above / below, (tail, 1 - tail))
     value = math.fsum(noises) / steps / mean
     return Estimate(max(0.0, value), max(0.0, float(low)), max(0.0, float(high)))

@@ -1,5 +1,7 @@
 """What a reader must know of a candidate that does not compute what the baseline computes, as its file allows."""
 
+import math
+
 from autotuner.analyze.gradient_noise import noise_scale
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Measurement, Outcome, Tier
@@ -40,6 +42,9 @@ def _of_the_batch(baseline: Measurement) -> str:
     steps = len(samples["gradient_global_squared"])
     found = noise_scale(small, whole, samples["gradient_small_squared"], samples["gradient_global_squared"])
     if found is None:
-        return f"{advice} The gradient noise scale is not known: {steps} steps at {whole} samples are too noisy for it."
+        return f"{advice} The gradient noise scale is not known: {steps} steps are too few."
+    if math.isinf(found.value):
+        least = f"at least {found.low:,.0f} samples by {steps} early steps, which are too noisy to say more"
+        return f"{advice} The gradient noise scale is {least}."
     scale = f"about {found.value:,.0f} samples [{found.low:,.0f}, {found.high:,.0f}] over {steps} early steps"
     return f"{advice} The gradient noise scale is {scale}: a batch far above it learns little more from each step."

@@ -28,11 +28,11 @@ def spec(**more):
     )  # fmt: skip
 
 
-def baseline(steps=60, small=4, whole=16):
+def baseline(steps=60, small=4, whole=16, noise=NOISE_SCALE):
     """Squared norms of a gradient of length 1 under a noise of known size."""
     rng, width = np.random.default_rng(1), 100
     truth = np.ones(width) / 10
-    parts = truth + rng.normal(size=(steps, whole // small, width)) * (NOISE_SCALE / width / small) ** 0.5
+    parts = truth + rng.normal(size=(steps, whole // small, width)) * (noise / width / small) ** 0.5
     samples = {
         "gradient_small_samples": (float(small),), "gradient_global_samples": (float(whole),),
         "gradient_small_squared": tuple((parts[:, 0] ** 2).sum(axis=-1)),
@@ -54,8 +54,11 @@ def test_another_global_batch_is_said_with_the_noise_scale():
 
 
 def test_noise_that_hides_the_gradient_is_said():
-    seen = baseline(steps=6)
-    assert "too noisy" in warn(spec(), {"global_batch": 64, "workers": 0}, seen)
+    assert "too few" in warn(spec(), {"global_batch": 64, "workers": 0}, baseline(steps=6))
+    text = warn(spec(), {"global_batch": 64, "workers": 0}, baseline(steps=24, noise=4000.0))
+    assert "too noisy" in text
+    assert 16 < float(text.split("at least ")[1].split(" samples")[0].replace(",", "")) < 4000
+    seen = baseline()
     assert "not known" in warn(spec(), {"global_batch": 64, "workers": 0}, replace(seen, samples={}))
 
 

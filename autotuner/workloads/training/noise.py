@@ -13,16 +13,16 @@ from autotuner.workloads.training.samples import Batch
 
 
 def squared_norms(
-    steps: int,
+    enough: Callable[[int], bool],
     take: Callable[[], list[Batch]],
     add_gradients: Callable[[list[Batch], float], object],
     end_step: Callable[[], None],
     parallel: Parallel,
 ) -> Mapping[str, Sequence[float]]:
-    """Train `steps` steps, and look at the gradients of each twice.
+    """Train, and look at the gradients of each step twice.
 
     Args:
-        steps: How many.
+        enough: Whether so many steps are; says the same on every rank.
         take: Gives this rank's micro-batches of the next global batch.
         add_gradients: Adds those of some micro-batches, each loss times a factor.
         end_step: Takes the optimizer's step and forgets the gradients.
@@ -34,7 +34,7 @@ def squared_norms(
         share is a single sample, which has no part.
     """
     found = defaultdict[str, list[float]](list)
-    for _ in range(steps):
+    while not enough(len(found["gradient_global_squared"])):
         part, rest = _cut(take())
         if not rest:
             return {}

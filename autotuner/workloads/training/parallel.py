@@ -202,13 +202,14 @@ class Parallel:
         model: What to call `forward` on.
         data_ranks: Into how many slices the global batch falls.
         data_rank: Which of them is this process's; the ranks of a tensor-parallel group take the same.
+        tensor_ranks: How many hold a part of every layer.
     """
 
     def __init__(self, reduction: Reduction, degrees: Degrees, mesh: Any) -> None:
         self.model, self._reduction, self._mesh = reduction.model, reduction, mesh
         self.data_ranks = degrees.data
         self.data_rank: int = mesh["data"].get_local_rank() if mesh is not None else 0
-        self._tensor, self._silent = degrees.tensor, False
+        self.tensor_ranks, self._silent = degrees.tensor, False
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Leave gradients unsynchronised: around forward and backward of all micro-batches but the last."""
@@ -216,7 +217,7 @@ class Parallel:
 
     def finish_gradients(self) -> None:
         """Make the gradients those of the global batch: after the last backward, before anything reads them."""
-        if self._tensor > 1:
+        if self.tensor_ranks > 1:
             tensor_parallel.settle(self.model)
         self._reduction.finish()
 

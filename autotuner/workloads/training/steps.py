@@ -1,6 +1,7 @@
 """An opened training: optimizer steps over a real loader, the same mathematics in every configuration."""
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from autotuner.workloads.training.parallel import Parallel
 from autotuner.workloads.training.samples import Batch, Samples
 
 OTHER_SEEDS = (1, 2)  # with the study's own: the band of three within which a loss curve is the baseline's
-_NOISE_STEPS = 24  # of a noise scale: fewer hardly tell it
+_NOISE_STEPS, _NOISE_S = (24, 400), 8.0  # of a noise scale: fewer hardly tell it, more only where they are quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,15 @@ class Training:
         chosen = {**self._chosen, **config}
         if chosen["global_batch"] is None:
             return {}
+        begun_s = time.perf_counter()
+
+        def enough(steps: int) -> bool:
+            spent_s = self._parallel.sum(time.perf_counter() - begun_s) / self._parallel.data_ranks
+            hurry = self._parallel.tensor_ranks > 1 or spent_s > _NOISE_S  # ranks of a layer keep no common clock
+            return steps >= _NOISE_STEPS[0 if hurry else 1]
+
         return squared_norms(
-            max(_NOISE_STEPS, self._guard_steps), lambda: self._feed.take(loading_of(chosen)),
+            enough, lambda: self._feed.take(loading_of(chosen)),
             lambda batches, scale: self._gradients(batches, scale, chosen), self._end_step, self._parallel,
         )  # fmt: skip
 
