@@ -165,7 +165,7 @@ def main() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    for module in ("autotuner.executors.child", *sys.argv[2:]):
+    for module in ("autotuner.executors.child", "numpy", *sys.argv[2:]):  # numpy: every worker compares outputs
         with contextlib.suppress(ImportError):  # the worker that needs it will say so, with its log
             importlib.import_module(module)
     from autotuner.monitor.environment import fingerprint

@@ -1,5 +1,6 @@
 """Jobs in this very process: for debugging a workload with a debugger, and for tests. No isolation at all."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,10 +21,25 @@ class InlineExecutor(Executor):
     def open(self, preload: Sequence[str] = ()) -> Iterator[WorkerPool]:
         """Nothing to start."""
         pool = InlinePool()
-        try:
-            yield pool
-        finally:
-            pool.shut_down()
+        with _young_heap():
+            try:
+                yield pool
+            finally:
+                pool.shut_down()
+
+
+@contextmanager
+def _young_heap() -> Iterator[None]:
+    """Leave what this process has imported out of garbage collections: each measurement needs one, and torch is large."""
+    ours = not gc.get_freeze_count()
+    if ours:
+        gc.collect()
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()
 
 
 class InlinePool:
