@@ -30,7 +30,7 @@ class InlineExecutor(Executor):
 
 @contextmanager
 def _young_heap() -> Iterator[None]:
-    """Leave what this process has imported out of garbage collections: each measurement needs one, and torch is large."""
+    """Leave what was imported out of garbage collections: each measurement needs one, and torch is large."""
     ours = not gc.get_freeze_count()
     if ours:
         gc.collect()

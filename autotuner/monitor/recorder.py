@@ -79,11 +79,13 @@ class Recorder:
         single = dict(self._compare_outputs(team, job))  # of a training its first steps, which are slow to look at
         outputs_s = time.perf_counter() - begun_s - setup_s
         team.settle_memory()
+        warm_s = time.perf_counter()
         if key != self._warm_config and team.sized:
             team.worst_step(job.config)  # what does not fit fails here, and the peak below is a safe one
-        warmup_s = self._warm_up(team, job, already_warm=key == self._warm_config)
+        self._warm_up(team, job, already_warm=key == self._warm_config)
         self._warm_config = key
         windows_s = time.perf_counter()
+        warmup_s = windows_s - warm_s
         window = _window(team, job, self._readers)
         explain_s = time.perf_counter()
         single |= {"setup_s": setup_s, "peak_memory_bytes": float(team.peak_memory_bytes())}
@@ -129,7 +131,7 @@ class Recorder:
             torch_door.share_cores(job.rank.count)
         return self._resources.enter_context(job.workload.open(job.config, job.device))
 
-    def _warm_up(self, team: Team, job: Job, *, already_warm: bool) -> float:
+    def _warm_up(self, team: Team, job: Job, *, already_warm: bool) -> None:
         """Step until the times show no slope; one cycle suffices when only idleness lies between two windows."""
         protocol, cycle = job.protocol, team.cycle_steps(job.config)
         begun_s = time.perf_counter()
@@ -141,10 +143,10 @@ class Recorder:
             times_s.append(time.perf_counter() - step_s)
             spent_s = time.perf_counter() - begun_s
             if spent_s > protocol.warmup_max_s or (already_warm and len(times_s) >= cycle):
-                return spent_s
+                return
             enough = len(times_s) >= max(cycle, protocol.warmup_min_steps) and spent_s >= protocol.warmup_min_s
             if enough and statistics.is_flat(times_s):
-                return spent_s
+                return
 
     def _explain(self, team: Team, job: Job) -> Metrics:
         """What a step asks of the machine, counted once for each configuration of an opened workload."""

@@ -200,7 +200,7 @@ def _collect(plan: _Plan, exclusive: bool) -> tuple[_Evidence, ArmError | None]:
                 with opening.timed():
                     opened = launch.open(rng.sample((_CANDIDATE, _BASELINE), 2))
                 evidence.keep_opening(opened)
-                _measure_pairs(plan, launch, orders, pairing, spent_s(opened), evidence)
+                _measure_pairs(plan, launch, orders, opening, pairing, spent_s(opened), evidence)
     except ArmError as error:
         return evidence, error
     return evidence, None
@@ -210,14 +210,20 @@ def _measure_pairs(
     plan: _Plan,
     launch: Launch,
     orders: Iterator[tuple[str, ...]],
+    opening: Pace,
     pairing: Pace,
     opening_s: float,
     evidence: _Evidence,
 ) -> None:
-    """The pairs of one launch: one when exclusive, else two or more, as long as they are needed and fit."""
+    """The pairs of one launch: one when exclusive, else two or more, as long as they are needed and fit.
+
+    Nothing can be decided before `MIN_LAUNCHES`: beyond two pairs, a launch leaves the next ones their time.
+    """
     wanted = 1
     for taken in range(MAX_PAIRS_PER_LAUNCH):
-        if taken >= wanted or (taken and (evidence.settled(plan.rule) or plan.deadline() <= pairing.longest_s)):
+        others = max(0, MIN_LAUNCHES - 1 - launch.number) if taken >= 2 else 0
+        left_s = plan.deadline() - others * (opening.longest_s + 2 * pairing.longest_s)
+        if taken >= wanted or (taken and (evidence.settled(plan.rule) or left_s <= pairing.longest_s)):
             return
         with pairing.timed():
             seen = launch.measure(next(orders))

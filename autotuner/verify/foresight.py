@@ -45,7 +45,8 @@ def _is_fresh(trial: Trial) -> bool:
 
 def _ready_s(trial: Trial) -> float:
     assert isinstance(trial.outcome, Measurement), trial
-    return trial.outcome.setup_s + trial.outcome.warmup_s
+    compared_s = sum(trial.outcome.samples.get("outputs_s", ()))
+    return trial.outcome.setup_s + trial.outcome.warmup_s + compared_s
 
 
 def _window_s(protocol: MeasurementProtocol, trial: Trial) -> float:

@@ -37,6 +37,7 @@ from autotuner.verify.warning import warn
 
 RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.5  # at most so much of the time that is left goes to the steps before
 LEAST_SHARE = 0.6  # of the verification's time is granted even when the search overran
+CONTEST_SHARE = 0.5  # of it to the first contest, even when what came before overran: without a pair all was in vain
 NOISY_SHARE = 0.3  # of contended trials: then more finalists are looked at
 MAX_ATTEMPTS = 3  # candidates that are taken to the end when the ones before turn out to compute something else
 
@@ -149,6 +150,15 @@ def _deadline(spec: StudySpec, left_s: Callable[[], float]) -> Callable[[], floa
     return lambda: until_s - time.monotonic()
 
 
+def _contest_deadline(bench: Bench) -> Callable[[], float]:
+    """A machine that grew busy makes a mock of every forecast: then the contest may go beyond the study's budget."""
+    budget = bench.spec.budget
+    if budget.minutes is None or bench.attempt:
+        return bench.deadline
+    beyond_s = max(0.0, CONTEST_SHARE * budget.verify_share * 60 * budget.minutes - bench.deadline())
+    return lambda: bench.deadline() + beyond_s
+
+
 def _race(bench: Bench, candidates: Sequence[Trial], trials: Sequence[Trial]) -> Trial:
     """The finalist to verify."""
     if len(candidates) == 1:
@@ -213,7 +223,7 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
     bench.listener(StageStarted("contest", "the winner against the baseline, side by side in fresh processes"))
     result = contest(
         bench.pool, jobs.window, candidate, spec.baseline, spec.objective, stage=f"contest{bench.attempt}",
-        seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=bench.deadline, listener=bench.listener,
+        seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=_contest_deadline(bench), listener=bench.listener,
     )  # fmt: skip
     equivalence = _judge_outputs(spec, candidate, result)
     violations, remarks = _judge_limits(spec, result)

@@ -173,6 +173,14 @@ class TestDeadline:
         assert "the time was up, and at least 6 pairs and 3 launches are needed" in result.reason
         assert pool.clock_s <= 17.0
 
+    def test_dear_openings_leave_time_for_three_of_them(self):
+        """A launch takes 16 s to open, which is worth eight pairs of 2 s; but 70 s hold two such launches only."""
+        pool = machine(gain=2.0, setup_s=8.0)
+        result = run(pool, deadline=lambda: 70.0 - pool.clock_s)
+        assert result.decision is Decision.BETTER, result.reason
+        assert result.launches == 3
+        assert pool.clock_s <= 70.0
+
 
 def failing(arm, kind=FailureKind.CRASHED, after=0):
     def fault(job, standing):

@@ -13,6 +13,7 @@ from autotuner.jobs import Jobs
 from autotuner.spec.expressions import Limit
 from autotuner.spec.model import Objective, Parameter, StudySpec
 from autotuner.types import Decision, Diagnosis, Failure, FailureKind, Origin, Trial, Verdict
+from autotuner.verify import verification
 from autotuner.verify.arms import Bench, Launch
 from autotuner.verify.foresight import opening_s
 from autotuner.verify.verification import claim_of, confirm, confirms, verify
@@ -59,6 +60,21 @@ def test_dear_openings_leave_the_time_to_the_contest(left_s, stages):
     spec, trials, pool = two_changes()
     assert verify(spec, pool, Windows(), trials, lambda: left_s, ignore).decision is Decision.BETTER
     assert {job.launch.split("-")[0] for job in pool.jobs} == stages
+
+
+def test_a_machine_that_grew_slow_still_comes_to_a_verdict(monkeypatch):
+    """Openings take five times what the search saw: the steps before eat the time, and the contest has its own."""
+    spec, trials, pool = two_changes()
+    pool.setup_s = 5.0
+    monkeypatch.setattr(verification.time, "monotonic", lambda: pool.clock_s)
+    found = verify(spec, pool, Windows(), [quick(each) for each in trials], lambda: 0.0, ignore)
+    assert found.decision is Decision.BETTER, found.reason
+    least_s = 0.35 * 300 * 0.6  # granted to all of the verification
+    assert least_s < pool.clock_s < 2 * least_s
+
+
+def quick(trial):
+    return replace(trial, outcome=replace(trial.outcome, setup_s=0.5, warmup_s=0.5))
 
 
 def test_dear_openings_are_no_race():
