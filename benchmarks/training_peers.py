@@ -19,14 +19,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from results import describe_machine, publish
+from results import conclude, describe_machine, write
 from training_cases import NAMES, exhaustive, load_case
 from training_cases.case import Case
 from training_cases.race import Replays, failure, race, rates, ratio
 from training_cases.tools import OURS, PEERS, PINS, Tool, peers_python, tune
 
 GOAL_RATIO = 0.97  # two replays of one configuration differ by as much
-OUT = Path(__file__).parent / "results" / "training_peers.json"
+OUT = Path(__file__).parent / "results" / "training_peers"
 VENV = Path.home() / ".cache" / "autotune-benchmarks" / "training-peers"
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=",".join((*NAMES, "exhaustive")), help="separated by commas")
     parser.add_argument("--only", nargs="+", default=[], help="tools, or how their names begin")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=OUT, help="folder; a file a case")
     parser.add_argument("--venv", type=Path, default=VENV, help="where the peers are installed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of steps a replay, after its warm-up")
@@ -123,13 +123,13 @@ def main() -> None:
     tell(describe_machine())
     options.python = peers_python(options.venv)
     tell("peers: " + ", ".join(f"{name} {pin}" for name, pin in PINS.items()))
-    samples, goals = dict[str, Any](), dict[str, bool]()
+    goals = dict[str, bool]()
     for name in options.cases.split(","):
         raw, kept = exhaustive.compare(options, tell) if name == "exhaustive" else run_case(name, options)
-        samples[name] = raw
+        write(options.out / f"{name}.json", {"peers": PINS, **raw}, kept)
         goals |= kept
     tell("")
-    publish(options.out, {"peers": PINS, "cases": samples}, goals)
+    conclude(goals)
 
 
 if __name__ == "__main__":

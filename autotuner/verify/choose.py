@@ -4,7 +4,7 @@ A race only picks the leader. Its data are thrown away: numbers that chose a win
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -41,7 +41,9 @@ class _Claim:
         return self.value + self.half_width >= other.value - other.half_width
 
 
-def finalists(trials: Sequence[Trial], objective: Objective, count: int, noisy: bool) -> list[Trial]:
+def finalists(
+    trials: Sequence[Trial], objective: Objective, count: int, noisy: bool, refused: Collection[str] = ()
+) -> list[Trial]:
     """The trials worth verifying, the most promising first.
 
     Feasible and measured, none twice, not the baseline, not clearly worse than it, and each with an interval that
@@ -53,9 +55,10 @@ def finalists(trials: Sequence[Trial], objective: Objective, count: int, noisy: 
         objective: What is compared.
         count: At most so many.
         noisy: Two more, since the right one is less surely among the first.
+        refused: Keys of configurations that are known not to do.
     """
     baselines = [trial for trial in trials if trial.origin is Origin.BASELINE]
-    excluded = {config_key(trial.config) for trial in baselines}
+    excluded = {config_key(trial.config) for trial in baselines}.union(refused)
     reference = next(filter(None, (_claim(trial, objective) for trial in baselines)), None)
     best: dict[str, _Claim] = {}
     for trial in trials:

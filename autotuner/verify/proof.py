@@ -1,12 +1,13 @@
 """The memory proof: a configuration that is named must fit with the largest input that there is, not only the usual."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from autotuner.jobs import PROOF_STEPS, Jobs
 from autotuner.metrics import format_value, value_of
 from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Failure, Metrics
+from autotuner.types import Config, Failure, Metrics, Trial, config_key
 
 _MEMORY = "peak_memory_bytes"
 
@@ -22,6 +23,37 @@ class MemoryProof:
 
     refusal: str = ""
     worst_case: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Memory proofs of one verification, each made once."""
+
+    spec: StudySpec
+    pool: WorkerPool
+    jobs: Jobs
+    made: dict[str, MemoryProof] = field(default_factory=dict)
+
+    def of(self, config: Config) -> MemoryProof:
+        """The proof of a configuration."""
+        key = config_key(config)
+        if key not in self.made:
+            self.made[key] = prove_memory(self.spec, self.pool, self.jobs, config)
+        return self.made[key]
+
+    def fitting(self, pick: Callable[[Collection[str]], list[Trial]], deadline: Callable[[], float]) -> list[Trial]:
+        """Candidates that fit: where the fastest are the largest, many may be at the edge, and others take their place.
+
+        Args:
+            pick: Keys of what does not fit -> the candidates without it.
+            deadline: Seconds left; candidates beyond it are not proven yet.
+        """
+        while True:
+            found = pick({key for key, proof in self.made.items() if proof.refusal})
+            unproven = [trial for trial in found if config_key(trial.config) not in self.made]
+            if not unproven or deadline() <= 0:
+                return found
+            self.of(unproven[0].config)
 
 
 def prove_memory(spec: StudySpec, pool: WorkerPool, jobs: Jobs, config: Config) -> MemoryProof:

@@ -5,9 +5,9 @@ Every number that a user sees of the winner comes from the last step alone, on d
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from autotuner.events import Listener, StageStarted
 from autotuner.jobs import Jobs
@@ -17,28 +17,24 @@ from autotuner.types import (
     Config,
     Contribution,
     Decision,
-    Equivalence,
     Failure,
-    Measurement,
-    Metrics,
     Trial,
     Verification,
     config_key,
 )
 from autotuner.verify.choose import finalists, race
-from autotuner.verify.contest import ContestResult, contest
+from autotuner.verify.contest import contest
 from autotuner.verify.contributions import contributions
-from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
 from autotuner.verify.foresight import contest_s, opening_s, share_of
-from autotuner.verify.limits import judge_limit
-from autotuner.verify.proof import MemoryProof, prove_memory
+from autotuner.verify.proof import Proofs
 from autotuner.verify.reported import reported
+from autotuner.verify.verdict import decide, is_noisy, judge_equivalence, judge_limits, nothing_better, refused, verdict
 from autotuner.verify.warning import warn
 
-RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.5  # at most so much of the time that is left goes to the steps before
+# At most so much of the time that is left goes to the steps before the contest.
+PROOFS_SHARE, RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.25, 0.5
 LEAST_SHARE = 0.6  # of the verification's time is granted even when the search overran
 CONTEST_SHARE = 0.5  # of it to the first contest, even when what came before overran: without a pair all was in vain
-NOISY_SHARE = 0.3  # of contended trials: then more finalists are looked at
 MAX_ATTEMPTS = 3  # candidates that are taken to the end when the ones before turn out to compute something else
 
 
@@ -49,6 +45,7 @@ class Bench:
     spec: StudySpec
     pool: WorkerPool
     jobs: Jobs
+    proofs: Proofs
     attempt: int
     deadline: Callable[[], float]
     listener: Listener
@@ -85,16 +82,14 @@ def verify(
         left_s: Seconds that are left of the study's budget.
         listener: Hears of every stage and pair.
     """
-    deadline, began_s = _deadline(spec, left_s), time.monotonic()
-    contended = sum(isinstance(t.outcome, Measurement) and t.outcome.contended for t in trials)
-    noisy = contended > NOISY_SHARE * len(trials)
-    measured = isinstance(trials[0].outcome, Measurement)  # without the baseline there is nothing to compare with
-    candidates = finalists(trials, spec.objective, spec.budget.finalists, noisy) if measured else []
-    attempt = Attempt(_nothing_better(spec, trials, contended))
+    began_s = time.monotonic()
+    bench = Bench(spec, pool, jobs, Proofs(spec, pool, jobs), 0, _deadline(spec, left_s), listener)
+    candidates = _candidates(bench, trials)
+    attempt = Attempt(nothing_better(spec, trials, bench.proofs))
     for number in range(MAX_ATTEMPTS):
         if not candidates:
             break
-        bench = Bench(spec, pool, jobs, number, deadline, listener)
+        bench = replace(bench, attempt=number)
         leader = _race(bench, candidates, trials)
         attempt = _verify_leader(bench, leader, trials)
         attempt = replace(attempt, verification=_warned(spec, trials, attempt.verification))
@@ -102,6 +97,17 @@ def verify(
             break
         candidates = [trial for trial in candidates if trial is not leader]
     return replace(attempt.verification, duration_s=time.monotonic() - began_s)
+
+
+def _candidates(bench: Bench, trials: Sequence[Trial]) -> list[Trial]:
+    """The finalists that fit in memory."""
+    spec = bench.spec
+    pick = partial(finalists, trials, spec.objective, spec.budget.finalists, is_noisy(trials))
+    if isinstance(trials[0].outcome, Failure) or not (hopeful := pick()):
+        return []  # without the baseline there is nothing to compare with
+    return bench.proofs.fitting(
+        pick, share_of(bench.deadline, PROOFS_SHARE, contest_s(spec.protocol, hopeful[0], trials))
+    )
 
 
 def _warned(spec: StudySpec, trials: Sequence[Trial], found: Verification) -> Verification:
@@ -112,10 +118,10 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
     """Measure an earlier verification's candidate again, and say whether its claim holds."""
     began_s = time.monotonic()
     share_s = math.inf if spec.budget.minutes is None else 60 * spec.budget.minutes * spec.budget.verify_share
-    bench = Bench(spec, pool, jobs, 0, _deadline(spec, lambda: share_s), listener)
+    bench = Bench(spec, pool, jobs, Proofs(spec, pool, jobs), 0, _deadline(spec, lambda: share_s), listener)
     _write_reference(bench)  # versions may have changed since: the baseline of today is what counts
-    proof = prove_memory(spec, pool, jobs, claim.config)
-    found = _refused(spec, claim.config, proof) if proof.refusal else _contest(bench, claim.config).verification
+    proof = bench.proofs.of(claim.config)
+    found = refused(spec, claim.config, proof) if proof.refusal else _contest(bench, claim.config).verification
     low, high = claim.gain_interval
     verdict = "confirmed" if confirms(found, claim) else "NOT confirmed"
     text = f"{verdict}: claimed {claim.gain_ratio:.2f}x [{low:.2f}x, {high:.2f}x]"
@@ -173,18 +179,18 @@ def _race(bench: Bench, candidates: Sequence[Trial], trials: Sequence[Trial]) ->
 
 
 def _verify_leader(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> Attempt:
-    """Put needless changes back, prove that it fits in memory, then the contest."""
+    """Put needless changes back, prove that what is left fits in memory, then the contest."""
     if bench.jobs.reference_path is not None and not bench.jobs.reference_path.exists():
         _write_reference(bench)
     config, worth = _simplified(bench, leader, trials)
     if config_key(config) == config_key(bench.spec.baseline):
         config = leader.config  # no change alone seems worth anything: the contest says so with an interval, or not
-    proof = prove_memory(bench.spec, bench.pool, bench.jobs, config)
+    proof = bench.proofs.of(config)
     if proof.refusal and config_key(config) != config_key(leader.config):
         config = leader.config  # what saves memory may have been put back, as it is worth nothing else
-        proof = prove_memory(bench.spec, bench.pool, bench.jobs, config)
+        proof = bench.proofs.of(config)
     if proof.refusal:
-        return Attempt(_refused(bench.spec, config, proof))
+        return Attempt(refused(bench.spec, config, proof))
     attempt = _contest(bench, config, worth)
     return replace(attempt, verification=replace(attempt.verification, worst_case=proof.worst_case))
 
@@ -201,10 +207,6 @@ def _simplified(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> tuple[C
     )  # fmt: skip
 
 
-def _refused(spec: StudySpec, config: Config, proof: MemoryProof) -> Verification:
-    return replace(_verdict(spec, Decision.INVALID, proof.refusal), config=config)
-
-
 def _write_reference(bench: Bench) -> None:
     """The baseline's outputs, once more: somebody cleaned up, or the machine has changed."""
     if bench.jobs.reference_path is None:
@@ -219,15 +221,15 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
     spec, jobs = bench.spec, bench.jobs
     if jobs.reference_path is not None and not jobs.reference_path.exists():
         text = "the baseline's outputs could not be computed, so nothing can be compared with them"
-        return Attempt(_verdict(spec, Decision.INVALID, text), baseline_failed=True)
+        return Attempt(verdict(spec, Decision.INVALID, text), baseline_failed=True)
     bench.listener(StageStarted("contest", "the winner against the baseline, side by side in fresh processes"))
     result = contest(
         bench.pool, jobs.window, candidate, spec.baseline, spec.objective, stage=f"contest{bench.attempt}",
         seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=_contest_deadline(bench), listener=bench.listener,
     )  # fmt: skip
-    equivalence = _judge_outputs(spec, candidate, result)
-    violations, remarks = _judge_limits(spec, result)
-    decision, reason = _decide(result, equivalence, violations)
+    equivalence = judge_equivalence(spec, candidate, result)
+    violations, remarks = judge_limits(spec, result)
+    decision, reason = decide(result, equivalence, violations)
     verification = Verification(
         decision=decision,
         reason="; ".join([reason, *remarks]),
@@ -245,61 +247,3 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         contributions=worth,
     )
     return Attempt(verification, baseline_failed=result.failed_arm == "baseline")
-
-
-def _judge_outputs(spec: StudySpec, candidate: Config, result: ContestResult) -> Equivalence | None:
-    """With the baseline's own spread known now; None when the candidate never ran."""
-    if not result.candidate_samples:
-        return None
-    tolerance = result.comparisons.get("output_tolerance_ratio", DEFAULT_ROUNDING_RATIO)
-    return judge_outputs(spec.equivalence, tier_of(spec, candidate), result.comparisons, result.spread, tolerance)
-
-
-def _judge_limits(spec: StudySpec, result: ContestResult) -> tuple[Metrics, list[str]]:
-    """Excess of every limit, and what a reader must know about how it was judged."""
-    if not result.pairs:
-        return {}, []
-    arms = result.candidate_samples, result.baseline_samples
-    judged = {limit.text: judge_limit(limit, *arms) for limit in spec.limits}
-    remarks = [f"{text}: {judgement.reason}" for text, judgement in judged.items() if judgement.reason]
-    return {text: judgement.excess for text, judgement in judged.items()}, remarks
-
-
-def _decide(result: ContestResult, equivalence: Equivalence | None, violations: Metrics) -> tuple[Decision, str]:
-    """A gain counts only when the outputs are the same and every limit is kept."""
-    if result.decision is Decision.INVALID:
-        return Decision.INVALID, result.reason
-    if equivalence is not None and not equivalence.kept:
-        return Decision.INVALID, f"the outputs are not the baseline's: {equivalence.reason}"
-    broken = [text for text, excess in violations.items() if excess > 0]
-    if broken and result.decision is Decision.BETTER:
-        return Decision.INVALID, f"faster, but it breaks the limit {broken[0]}"
-    return result.decision, result.reason
-
-
-def _nothing_better(spec: StudySpec, trials: Sequence[Trial], contended: int) -> Verification:
-    """The verdict when the search leaves nobody to verify."""
-    failures = Counter(trial.outcome.kind for trial in trials if isinstance(trial.outcome, Failure))
-    if len(trials) == failures.total():
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failures.most_common())
-        first = trials[0].outcome if trials else None
-        text = f": {first.message}" if isinstance(first, Failure) else ""
-        return _verdict(spec, Decision.INVALID, f"every trial failed ({kinds}){text}")
-    if isinstance(first := trials[0].outcome, Failure):
-        text = f"the baseline failed ({first.kind}: {first.message}), so there is nothing to compare with"
-        return _verdict(spec, Decision.INVALID, text)
-    if contended > NOISY_SHARE * len(trials):
-        text = f"the machine was busy with something else during {contended} of {len(trials)} trials: nothing is known"
-        return _verdict(spec, Decision.AMBIGUOUS, text)
-    return _same(spec, "nothing that was tried measured better than the baseline and kept the limits")
-
-
-def _same(spec: StudySpec, reason: str) -> Verification:
-    return _verdict(spec, Decision.SAME, reason)
-
-
-def _verdict(spec: StudySpec, decision: Decision, reason: str) -> Verification:
-    return Verification(
-        decision, reason, config=spec.baseline, baseline=spec.baseline, metric=spec.objective.metric, gain_ratio=1.0,
-        gain_interval=(0.0, math.inf),
-    )  # fmt: skip

@@ -52,11 +52,11 @@ class Proving(Windows):
         return replace(make_job(config, "proof", True), proves_memory=True)
 
 
-def refusing(mode):
-    """A machine on which the largest inputs of a mode run out of memory."""
+def refusing(*modes):
+    """A machine on which the largest inputs of some modes run out of memory."""
 
     def fault(job, standing):
-        too_large = job.proves_memory and job.config["mode"] == mode
+        too_large = job.proves_memory and job.config["mode"] in modes
         return Failure(FailureKind.OUT_OF_MEMORY, "no room") if too_large else None
 
     return machine(lambda config: {RATE: SPEED[config["mode"]], MEMORY: 1e9}, fault=fault)
@@ -73,6 +73,19 @@ def test_what_does_not_fit_on_the_largest_inputs_gives_the_next_finalist_its_cha
     assert found.config == {"mode": "c"}
     assert found.worst_case == {MEMORY: 1e9, "steps": PROOF_STEPS}
     assert not any("contest" in job.launch and job.config["mode"] == "b" for job in pool.jobs)
+
+
+def test_what_does_not_fit_is_not_raced_and_others_take_its_place():
+    """Many configurations are at the edge: neither a race nor an attempt is wasted on them."""
+    pool = refusing("b", "c")
+    found = verify(sized_study(budget={"finalists": 1}), pool, Proving(), TRIALS, lambda: 1e9, ignore)
+    assert found.config == {"mode": "d"}
+    assert {job.config["mode"] for job in pool.jobs if job.launch.startswith("contest")} == {"a", "d"}
+    nothing = refusing("b", "c", "d")
+    found = verify(sized_study(), nothing, Proving(), TRIALS, lambda: 1e9, ignore)
+    assert found.decision is Decision.INVALID
+    assert "largest inputs" in found.reason
+    assert {job.launch for job in nothing.jobs} == {"proof"}
 
 
 def test_a_limit_holds_on_the_largest_inputs_too():
