@@ -30,7 +30,9 @@ objectives: [{maximize: throughput_tokens_per_s}]
 budget: {trials: 10}
 """
 
-FLAT = GAIN.replace("0.004 + 0.001 * batch", "0.004").replace('tokens: "batch"', 'tokens: "1"')
+FLAT = GAIN.replace("0.004 + 0.001 * batch", "0.004").replace('tokens: "batch"', 'tokens: "1"').replace(
+    "trials: 10", "trials: 6, max_pairs: 6"
+)  # fmt: skip
 AUTOTUNE = str(Path(sys.executable).with_name("autotune"))
 
 
@@ -173,15 +175,14 @@ def test_interrupted_study_resumes_where_it_stopped(study: Study) -> None:
 
 @pytest.mark.slow
 def test_resumed_study_proposes_what_an_uninterrupted_one_does(study: Study) -> None:
-    flat = FLAT.replace("trials: 10", "trials: 6")
-    study.start(flat, name="whole")
+    study.start(FLAT, name="whole")
 
     def interrupt(event: Event) -> None:
         if isinstance(event, TrialEnded) and event.trial.number == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        api.start(study.write(flat), db=study.db, name="parts", listener=interrupt)
+        api.start(study.write(FLAT), db=study.db, name="parts", listener=interrupt)
     api.resume("parts", db=study.db)
     opening = [trial.config for trial in study.trials("whole")][:3]
     assert [trial.config for trial in study.trials("parts")][:3] == opening

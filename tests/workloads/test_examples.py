@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = {"plain_pytorch": "my_loop", "lightning_module": "my_lightning", "hf_trainer": "my_trainer"}
 NEEDS = {"plain_pytorch": "torch", "lightning_module": "lightning", "hf_trainer": "accelerate"}
 BRIEF = (
-    "budget.trials=2", "budget.max_pairs=6", "budget.minutes=0.5", "workload.guard_steps=5",
+    "budget.trials=2", "budget.max_pairs=6", "budget.minutes=0.25", "workload.guard_steps=5",
     "protocol.block_s=0.001", "protocol.warmup_min_s=0", "protocol.warmup_max_s=0", "protocol.min_measure_s=0.01",
     "protocol.max_measure_s=0.05", "protocol.contended_retries=0",
 )  # fmt: skip

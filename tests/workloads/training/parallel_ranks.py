@@ -1,6 +1,6 @@
-"""What one rank does, as a program: `parallel_ranks.py PORT,PORT... CHECK...`, with torchrun's other variables.
+"""What every rank does, as a program: `parallel_ranks.py FOLDER PORT,PORT... CHECK...`, with WORLD_SIZE.
 
-The last line that it prints is what it found, in JSON.
+One process imports torch and forks the ranks. The last line of `FOLDER/rank` is what that rank found, in JSON.
 """
 
 import copy
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -29,7 +30,7 @@ CONFIGS = {
 }
 BATCH, TOKENS = 8, 12
 LIMIT_S = 100
-RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+RANKS = int(os.environ["WORLD_SIZE"])
 
 
 class WithLoss(torch.nn.Module):
@@ -48,7 +49,7 @@ class WithLoss(torch.nn.Module):
 
 
 def build(name="llama", **more):
-    torch.manual_seed(RANK)  # ranks differ until they are joined
+    torch.manual_seed(int(os.environ["RANK"]))  # ranks differ until they are joined
     config = copy.deepcopy(CONFIGS[name])
     config.update(more)
     return WithLoss(AutoModelForCausalLM.from_config(config))
@@ -178,7 +179,7 @@ def data():
             silent = collectives(parallel)
             waited_s = parallel.exposed_communication_s
             for parameter in model.parameters():
-                parameter.data += RANK
+                parameter.data += int(os.environ["RANK"])
         again = collectives(parallel)
         weights = [whole(parameter).sum().item() for parameter in model.parameters()]
         everybodys = [None, None]
@@ -234,7 +235,7 @@ def die():
     """The process of rank 1 ends during a step, without a word."""
     parallel = parallelize(build(), Degrees(data=2), "cpu")
     step(parallel, 1)
-    if RANK == 1:
+    if os.environ["RANK"] == "1":
         os._exit(7)
     step(parallel, 1)
 
@@ -248,11 +249,24 @@ def run(check, port):
         return {"error": str(error)}
 
 
-if __name__ == "__main__":
+def be(rank, folder, ports, names):
+    """Run the checks as a rank."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
     checks = {each.__name__: each for each in (data, tensor, both, die)}
     found = {}
-    for port, name in zip(sys.argv[1].split(","), sys.argv[2:], strict=True):
-        print(json.dumps(found), flush=True)  # the last word of a rank that dies
-        found[name] = run(checks[name], port)
-    print(json.dumps(found))
+    with Path(folder, str(rank)).open("w") as answer:
+        for port, name in zip(ports.split(","), names, strict=True):
+            print(json.dumps(found), file=answer, flush=True)  # the last word of a rank that dies
+            found[name] = run(checks[name], port)
+        print(json.dumps(found), file=answer)
+
+
+if __name__ == "__main__":
+    for rank in range(RANKS):
+        if os.fork() == 0:
+            be(rank, sys.argv[1], sys.argv[2], sys.argv[3:])
+            break
+    else:
+        for _ in range(RANKS):
+            os.wait()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -25,23 +27,19 @@ def free_port() -> int:
 
 def run_ranks(ranks: int, *checks: str) -> list[dict]:
     """What every rank says about the checks; a rank that is meant to die says nothing about the last."""
-    base = os.environ | {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
     ports = ",".join(str(free_port()) for _ in checks)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), ports, *checks],
-            env=base | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
+    environment = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+    with TemporaryDirectory() as folder:
+        program = subprocess.Popen(
+            [sys.executable, str(PROGRAM), folder, ports, *checks], env=environment, start_new_session=True
         )
-        for rank in range(ranks)
-    ]
-    try:
-        return [json.loads(process.communicate(timeout=LIMIT_S)[0].splitlines()[-1]) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        try:
+            program.wait(LIMIT_S)
+            return [json.loads(Path(folder, str(rank)).read_text().splitlines()[-1]) for rank in range(ranks)]
+        finally:
+            if program.poll() is None:
+                os.killpg(program.pid, signal.SIGKILL)
+                program.wait()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from autotuner.errors import UsageError
 from autotuner.executors.process import ProcessExecutor
 from autotuner.monitor.reference import compare
-from autotuner.plugins import Job
+from autotuner.plugins import Job, WorkerPool
 from autotuner.spec.model import EquivalenceRules
 from autotuner.types import Config, Measurement, MeasurementProtocol, Tier
 from autotuner.verify.equivalence import judge_outputs
@@ -31,6 +31,13 @@ BRIEF = MeasurementProtocol(
     block_s=1e-3, warmup_min_steps=1, warmup_min_s=0, warmup_max_s=0, min_blocks=5, min_measure_s=0, max_measure_s=1,
     time_limit_s=120,
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    """One fork server for all: it imports torch and transformers once."""
+    with ProcessExecutor().open(TransformersTraining(config=LLAMA, data=Data(kind="synthetic")).preload()) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -206,12 +213,13 @@ def test_missing_data_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"sharding": "zero3"}], ids=["ddp", "zero3"])
-def test_two_ranks_learn_what_one_does(workload: TransformersTraining, tmp_path: Path, config: Config) -> None:
+def test_two_ranks_learn_what_one_does(
+    workload: TransformersTraining, pool: WorkerPool, tmp_path: Path, config: Config
+) -> None:
     """Real processes: rank 0 measures, both train."""
     path = tmp_path / "reference.npz"
-    with ProcessExecutor().open(workload.preload()) as pool:
-        one = pool.submit(Job(workload, {}, BRIEF, reference_path=path, writes_reference=True)).result()
-        two = pool.submit(Job(workload, {**config, "data_parallel": 2}, BRIEF, reference_path=path)).result()
+    one = pool.submit(Job(workload, {}, BRIEF, reference_path=path, writes_reference=True)).result()
+    two = pool.submit(Job(workload, {**config, "data_parallel": 2}, BRIEF, reference_path=path)).result()
     assert isinstance(one, Measurement), one
     assert isinstance(two, Measurement), two
     assert two.samples["loss_error_ratio"][0] < 1e-4
@@ -222,7 +230,7 @@ def test_two_ranks_learn_what_one_does(workload: TransformersTraining, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"sharding": "zero3"}], ids=["ddp", "zero3"])
-def test_two_ranks_are_counted_and_asked_for_their_gradients(tmp_path: Path, config: Config) -> None:
+def test_two_ranks_are_counted_and_asked_for_their_gradients(pool: WorkerPool, tmp_path: Path, config: Config) -> None:
     """Every global batch is the whole data set: whatever came before, its gradient is the same."""
     (tmp_path / "text.txt").write_text("abcdefghijklmno" * 8)  # 8 samples
     still = TransformersTraining(
@@ -230,11 +238,11 @@ def test_two_ranks_are_counted_and_asked_for_their_gradients(tmp_path: Path, con
         learning_rate=1e-30, optimizer="sgd",
     )  # fmt: skip
     job = Job(still, {"global_batch": 8}, BRIEF, writes_reference=True, counts=True)
-    with ProcessExecutor().open(still.preload()) as pool:
-        one = pool.submit(job).result()
-        shared = replace(job, config={**job.config, **config, "data_parallel": 2})
-        two = pool.submit(shared).result()
-        largest = pool.submit(replace(shared, launch="proof", proves_memory=True, counts=False)).result()
+    one = pool.submit(job).result()
+    shared = replace(job, config={**job.config, **config, "data_parallel": 2})
+    two = pool.submit(shared).result()
+    largest = pool.submit(replace(shared, launch="proof", proves_memory=True, counts=False)).result()
+    pool.close("proof")
     assert isinstance(one, Measurement), one
     assert isinstance(two, Measurement), two
     assert isinstance(largest, Measurement), largest
