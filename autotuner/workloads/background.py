@@ -1,13 +1,13 @@
-"""What the user's loader does between steps, as far as usual names of parameters and the process tree tell."""
+"""What the user's loader does between steps: by usual names of parameters, and by the processes below this one."""
 
-import time
+from collections.abc import Iterator
 from contextlib import suppress
+
+import psutil
 
 from autotuner.types import Config
 
 WORKERS = ("num_workers", "workers", "dataloader_num_workers")
-_PREFETCH_FACTOR = 2  # torch's default
-_QUIET_S, _LIMIT_S = 0.05, 5.0
 
 
 def loader_workers(config: Config) -> int:
@@ -15,28 +15,31 @@ def loader_workers(config: Config) -> int:
     return next((value for name in WORKERS if type(value := config.get(name)) is int), 0)
 
 
-def batches_ahead(config: Config) -> int:
-    """How many batches torch's DataLoader prepares ahead."""
-    factor = config.get("prefetch_factor")
-    return loader_workers(config) * (factor if type(factor) is int else _PREFETCH_FACTOR)
+class Children:
+    """The processes below this one that were started since this was made: the user's loader, as a rule.
+
+    They prepare batches ahead for as long as they may. Stopped between two windows, they neither take the cores from
+    somebody else's window nor fill a queue from which the next one would look faster than it is.
+    """
+
+    def __init__(self) -> None:
+        self._others = set(_below())
+        self._stopped: list[psutil.Process] = []
+
+    def stop(self) -> None:
+        """Let none of them run."""
+        for child in _below():
+            if child not in self._others and child not in self._stopped:
+                with suppress(psutil.Error):  # it has just ended
+                    child.suspend()
+                    self._stopped.append(child)
+
+    def go_on(self) -> None:
+        """Let them run again."""
+        while self._stopped:
+            with suppress(psutil.Error):
+                self._stopped.pop().resume()
 
 
-def await_quiet_children() -> None:
-    """Wait, at most some seconds, until no child process computes: a loader's queue is full then."""
-    limit_s = time.monotonic() + _LIMIT_S
-    before_s, used_s = 0.0, _children_s()  # nothing to wait for when they have never computed
-    while used_s != before_s and time.monotonic() < limit_s:
-        time.sleep(_QUIET_S)
-        before_s, used_s = used_s, _children_s()
-
-
-def _children_s() -> float:
-    """CPU time of the living children, in the kernel's ticks of 10 ms; 0 without any."""
-    import psutil
-
-    total_s = 0.0
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has just ended
-            times = child.cpu_times()
-            total_s += times.user + times.system
-    return total_s
+def _below() -> Iterator[psutil.Process]:
+    yield from psutil.Process().children(recursive=True)

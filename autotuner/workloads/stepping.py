@@ -15,7 +15,7 @@ from autotuner.errors import InvalidConfigError, UsageError
 from autotuner.metrics import METRICS
 from autotuner.plugins import Step
 from autotuner.types import Config
-from autotuner.workloads.background import await_quiet_children, batches_ahead, loader_workers
+from autotuner.workloads.background import Children, loader_workers
 
 Report: TypeAlias = Mapping[str, Any]
 
@@ -153,7 +153,7 @@ class OpenObject:
         self, start: Callable[[Config, int], Runner], config: Config, guard_steps: int, *, stochastic: bool = False
     ) -> None:
         self._start, self._guard_steps, self._stochastic = start, guard_steps, stochastic
-        self._rested = False
+        self._children = Children()
         self._begin(config)
         if getattr(self._runner, "worst_step", None):
             self.worst_step = self._worst_step  # offered only where there is one: see plugins.Sized
@@ -165,18 +165,13 @@ class OpenObject:
         self._runner: Runner = self._start(config, seed_offset)
 
     def _running(self, config: Config) -> Runner:
+        self._children.go_on()
         if not self._runner.alive:  # a step that could not be counted has broken it
             self._begin(config)
         return self._runner
 
     def step(self, config: Config) -> Step:
-        """One step of the user's loop; after a rest, those before it use up what was prepared meanwhile."""
-        for _ in range(batches_ahead(config) if self._rested else 0):
-            self._advance(config)
-        self._rested = False
-        return self._advance(config)
-
-    def _advance(self, config: Config) -> Step:
+        """One step of the user's loop."""
         report = self._running(config).advance(config)
         self._steps += 1
         recording = self._steps <= self._guard_steps
@@ -206,7 +201,7 @@ class OpenObject:
 
     def _first_steps(self, config: Config) -> dict[str, list[float]]:
         while self._steps < self._guard_steps:
-            self._advance(config)
+            self.step(config)
         return self._curves
 
     def _other_seeds(self, config: Config) -> Mapping[str, Any]:
@@ -216,7 +211,7 @@ class OpenObject:
             self._restart(config, offset)
             others.append(self._first_steps(config))
         self._restart(config)
-        self._advance(config)  # so that nothing is cold
+        self.step(config)  # so that nothing is cold
         self._curves, self._steps = own, self._guard_steps
         losses = [curves["loss"] for curves in others]
         norms = [curves["gradient_norm"] for curves in others if curves["gradient_norm"]]
@@ -233,12 +228,12 @@ class OpenObject:
         return max(1, loader_workers(config))
 
     def idle(self) -> None:
-        """See `plugins.Paced`: a loop cannot be told to prepare nothing, so wait until it has, and drop it later."""
-        self._rested = True
-        await_quiet_children()
+        """See `plugins.Paced`: a loop cannot be told to prepare nothing, but its processes can be stopped."""
+        self._children.stop()
 
     def close(self) -> None:
         """Unwind the user's code."""
+        self._children.go_on()  # they are asked to end, and waited for
         self._runner.close()
 
 

@@ -2,13 +2,16 @@
 
 import json
 import math
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from autotuner.errors import InvalidConfigError, UsageError
@@ -294,16 +297,50 @@ def test_what_lies_on_a_gpu_is_not_waited_for_at_every_step():
     assert read({"samples": 1, "gradient_norm": None}, waits=True).metrics == {}
 
 
-def test_batches_prepared_during_a_rest_are_used_up_first():
-    text = 'def train(config):\n    for n in range(100):\n        yield {"samples": n}'
-    config = {"num_workers": 2, "prefetch_factor": 3}
-    with code(text).open(config, "cpu") as opened:
+WORKING_AHEAD = """
+import multiprocessing as mp, time
+
+def prepare(count):
+    while True:
+        with count.get_lock():
+            count.value += 1
+        time.sleep(0.001)
+
+def train(config):
+    count = mp.Value("i", 0)
+    worker = mp.Process(target=prepare, args=(count,), daemon=True)
+    worker.start()
+    try:
+        while True:
+            yield {"samples": 1, "prepared": count.value}
+    finally:
+        worker.terminate()  # which a stopped process does not hear
+        worker.join(10)
+"""
+
+
+def test_what_works_ahead_is_stopped_between_windows():
+    """Its own children only; and they work again for the next step, and to end."""
+    config = {"num_workers": 2}
+    with subprocess.Popen(["sleep", "60"]) as other, code(WORKING_AHEAD).open(config, "cpu") as opened:
+
+        def prepared():
+            return opened.step(config).metrics["prepared"]
+
         assert opened.cycle_steps(config) == 2
-        assert opened.step(config).work["samples"] == 0
-        opened.idle()
-        assert opened.step(config).work["samples"] == 7, "six were ready"
-        assert opened.step(config).work["samples"] == 8
         assert opened.cycle_steps({"num_workers": 0}) == 1
+        while not prepared():
+            time.sleep(0.01)
+        opened.idle()
+        assert psutil.Process(other.pid).status() != psutil.STATUS_STOPPED
+        before = prepared()  # by which they go on
+        while prepared() == before:
+            time.sleep(0.01)
+        opened.idle()
+        stopped = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_STOPPED]
+        assert len(stopped) == 1
+        other.kill()
+    assert not psutil.pid_exists(stopped[0].pid)
 
 
 # --- mistakes that the text shows
