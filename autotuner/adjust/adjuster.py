@@ -1,5 +1,6 @@
 """What to try next: a pure function of the study and its record, so that a resumed study proposes the same."""
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _opening_moves(turn: _Turn) -> list[tuple[str, Value]]:
 
 
 def _single_moves(turn: _Turn) -> Iterator[tuple[str, Value]]:
-    """Live parameters to their middle and their top, then every other one to its first alternative."""
+    """Live parameters to their middle and their top, then every other one to one other value."""
     names = [*filter(lambda name: turn.spec.trait(name).live, turn.space.names)]
     for name in names:
         values = turn.spec.parameters[name].values
@@ -127,7 +128,22 @@ def _single_moves(turn: _Turn) -> Iterator[tuple[str, Value]]:
         parameter = turn.spec.parameters[name]
         others = [value for value in parameter.values if config_key({"": value}) != config_key({"": parameter.default})]
         if name not in names and others:
-            yield name, others[0]
+            yield name, _first_look(others, memory=turn.spec.trait(name).memory)
+
+
+def _first_look(values: Sequence[Value], *, memory: bool) -> Value:
+    """The one to try first: of names the first, of numbers the middle, which says more than a neighbour of the default.
+
+    Where memory grows with it, the middle of the logarithms: the arithmetic one of a wide range seldom fits.
+    """
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        return values[0]
+    ordered = sorted(numbers)
+    if memory and ordered[0] > 0:
+        middle = math.sqrt(ordered[0] * ordered[-1])
+        return min(ordered, key=lambda value: abs(math.log(value / middle)))
+    return ordered[len(ordered) // 2]
 
 
 def _step(turn: _Turn) -> Proposal | None:

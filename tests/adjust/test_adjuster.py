@@ -119,7 +119,7 @@ def test_the_opening_moves_one_parameter_at_a_time(study, run_study):
     changed = [{n: v for n, v in trial.config.items() if v != spec.baseline[n]} for trial in opening]
     assert changed == [
         {"batch": 16}, {"batch": 128},
-        {"threads": 1}, {"workers": 1}, {"dtype": "b"}, {"attention": "y"}, {"compile": True},
+        {"threads": 4}, {"workers": 5}, {"dtype": "b"}, {"attention": "y"}, {"compile": True},
     ]  # fmt: skip
 
 
