@@ -5,6 +5,7 @@ limits in a file ("150 ms", "4 GiB", "92 %").
 """
 
 import math
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +147,17 @@ def reduce(samples: Sequence[float], reduction: Reduction) -> float:
 
 
 def value_of(name: str, samples: Mapping[str, Sequence[float]]) -> float:
-    """The value of a metric from a measurement's samples; NaN when it was not measured."""
+    """The value of a metric from a measurement's samples; NaN when it was not measured.
+
+    Where the samples hold `block_s`, the steps take turns between fast and slow (see `plugins.Uneven`): then what was
+    sampled by block is work over time of all blocks, and not their median, which would be that of the more frequent.
+    """
     row = metric(name)
+    seconds, values = samples.get("block_s", ()), samples.get(row.samples, ())
+    if seconds and len(seconds) == len(values) and row.reduction == "median":
+        if row.unit == "1/s":
+            return math.fsum(map(operator.mul, values, seconds)) / math.fsum(seconds)
+        return math.fsum(seconds) / math.fsum(map(operator.truediv, seconds, values))
     return reduce(samples.get(row.samples, ()), row.reduction)
 
 

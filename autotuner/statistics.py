@@ -1,6 +1,6 @@
 """Small statistics for noisy timings: pure functions, each with its source.
 
-Only `median_half_width_ratio` needs numpy, and imports it when called; nothing here needs scipy.
+Only `half_width_ratio` needs numpy, and imports it when called; nothing here needs scipy.
 """
 
 import math
@@ -25,32 +25,35 @@ _T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.262
 _T_95 = (6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595)
 
 
-def median_half_width_ratio(samples: Sequence[float], seed: int = 0) -> float:
-    """Half the width of the 95 % interval of the median, relative to the median.
+def half_width_ratio(samples: Sequence[float], weights: Sequence[float] = (), seed: int = 0) -> float:
+    """Half the width of the 95 % interval of the median, or of the weighted mean, relative to it.
 
     Moving-block bootstrap (Künsch 1989): resampling runs of neighbours keeps the autocorrelation that makes intervals
     of single timings far too narrow. Blocks of n^(1/3) samples, 400 resamples, percentile interval.
 
     Args:
         samples: In order of time.
+        weights: Of the samples, as many; empty for the median.
         seed: Of the resampling; the same samples and seed give the same answer.
 
     Returns:
-        A ratio >= 0; inf for fewer than 5 samples, or when the median is zero or anything is not finite.
+        A ratio >= 0; inf for fewer than 5 samples, or when the centre is zero or anything is not finite.
     """
     count = len(samples)
     if count < 5:
         return math.inf
     import numpy as np  # here, because a parent that only prints must not pay for it
 
-    values = np.asarray(samples, dtype=float)
-    centre = float(np.median(values))
+    values, shares = np.asarray(samples, dtype=float), np.asarray(weights, dtype=float)
+    centre = float(np.average(values, weights=shares) if weights else np.median(values))
     if centre == 0 or not np.isfinite(values).all():
         return math.inf
     length = round(count ** (1 / 3))
     starts = np.random.default_rng(seed).integers(0, count - length + 1, size=(_RESAMPLES, -(-count // length)))
     places = (starts[:, :, None] + np.arange(length)).reshape(_RESAMPLES, -1)[:, :count]
-    low, high = np.quantile(np.median(values[places], axis=1), (0.025, 0.975))
+    drawn = values[places]
+    centres = np.average(drawn, axis=1, weights=shares[places]) if weights else np.median(drawn, axis=1)
+    low, high = np.quantile(centres, (0.025, 0.975))
     return float(high - low) / 2 / abs(centre)
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from autotuner.statistics import (
     _t_bound,
     estimate_log_ratio,
+    half_width_ratio,
     has_plateaued,
     is_flat,
-    median_half_width_ratio,
     pairs_for_half_width,
     required_requests,
 )
@@ -26,28 +26,34 @@ def gaussian(count, sd=1.0, seed=0, mean=0.0):
     return [rng.gauss(mean, sd) for _ in range(count)]
 
 
-class TestMedianHalfWidth:
+class TestHalfWidth:
     def test_few_samples_say_nothing(self):
-        assert median_half_width_ratio([1.0] * 4) == math.inf
+        assert half_width_ratio([1.0] * 4) == math.inf
 
     def test_no_noise_no_width(self):
-        assert median_half_width_ratio([3.0] * 5) == 0
+        assert half_width_ratio([3.0] * 5) == 0
 
     def test_zero_median_and_infinite_samples_say_nothing(self):
-        assert median_half_width_ratio([0.0] * 9) == math.inf
-        assert median_half_width_ratio([1.0, 2.0, math.inf, 2.0, 1.0]) == math.inf
-        assert median_half_width_ratio([1.0, 2.0, math.nan, 2.0, 1.0]) == math.inf
+        assert half_width_ratio([0.0] * 9) == math.inf
+        assert half_width_ratio([1.0, 2.0, math.inf, 2.0, 1.0]) == math.inf
+        assert half_width_ratio([1.0, 2.0, math.nan, 2.0, 1.0]) == math.inf
 
     def test_is_near_the_asymptotic_width(self):
         """The median of n Gaussians has standard error 1.2533 sd / sqrt(n)."""
-        widths = [median_half_width_ratio(gaussian(400, 0.05, seed, mean=1.0)) for seed in range(20)]
+        widths = [half_width_ratio(gaussian(400, 0.05, seed, mean=1.0)) for seed in range(20)]
         assert sum(widths) / 20 == pytest.approx(1.96 * 1.2533 * 0.05 / math.sqrt(400), rel=0.25)
+
+    def test_of_a_weighted_mean_it_is_near_the_asymptotic_width_too(self):
+        """Weights of 1 and 3 in turn: of n Gaussians sqrt(10 n / 2) / (4 n / 2) standard deviations."""
+        widths = [half_width_ratio(gaussian(400, 0.05, seed, mean=1.0), [1.0, 3.0] * 200) for seed in range(20)]
+        assert sum(widths) / 20 == pytest.approx(1.96 * math.sqrt(2000) / 800 * 0.05, rel=0.25)
+        assert half_width_ratio([3.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]) == 0
 
     def test_same_samples_same_answer_whatever_the_scale(self):
         samples = gaussian(50, 0.1, mean=1.0)
-        assert median_half_width_ratio(samples) == median_half_width_ratio(samples)
-        scaled = median_half_width_ratio([-8 * value for value in samples])
-        assert scaled == pytest.approx(median_half_width_ratio(samples), rel=0.1)
+        assert half_width_ratio(samples) == half_width_ratio(samples)
+        scaled = half_width_ratio([-8 * value for value in samples])
+        assert scaled == pytest.approx(half_width_ratio(samples), rel=0.1)
 
     def test_autocorrelation_widens_it(self):
         rng, state, slow = random.Random(0), 0.0, []
@@ -55,15 +61,15 @@ class TestMedianHalfWidth:
             state = 0.95 * state + math.sqrt(1 - 0.95**2) * rng.gauss(0, 0.05)
             slow.append(1 + state)
         shuffled = random.Random(1).sample(slow, len(slow))
-        assert median_half_width_ratio(slow) > 1.5 * median_half_width_ratio(shuffled)
+        assert half_width_ratio(slow) > 1.5 * half_width_ratio(shuffled)
 
     def test_is_cheap(self):
         """Meant to be < 2 ms for 50 samples; asserted with a margin of 25 for a busy machine."""
         samples = gaussian(50, mean=10.0)
-        median_half_width_ratio(samples)
+        half_width_ratio(samples)
         begun_s = time.process_time()
         for _ in range(20):
-            median_half_width_ratio(samples)
+            half_width_ratio(samples)
         assert (time.process_time() - begun_s) / 20 < 0.05
 
 

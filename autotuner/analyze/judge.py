@@ -7,7 +7,7 @@ from autotuner.analyze.diagnose import diagnose
 from autotuner.errors import UsageError
 from autotuner.metrics import METRICS, metric, value_of
 from autotuner.spec.model import StudySpec
-from autotuner.statistics import median_half_width_ratio
+from autotuner.statistics import half_width_ratio
 from autotuner.types import Ceilings, Config, Measurement, Metrics, Trial, Verdict
 
 Samples = Mapping[str, Sequence[float]]
@@ -44,8 +44,13 @@ def judge(
             for limit in spec.limits
         },
         diagnosis=diagnose(spec, config, measurement, trials, ceilings),
-        precision_ratio=median_half_width_ratio(samples[metric(spec.objective.metric).samples], seed=spec.seed),
+        precision_ratio=_precision_ratio(spec, samples),
     )
+
+
+def _precision_ratio(spec: StudySpec, samples: Samples) -> float:
+    values, seconds = samples[metric(spec.objective.metric).samples], samples.get("block_s", ())
+    return half_width_ratio(values, seconds if len(seconds) == len(values) else (), spec.seed)
 
 
 def all_samples(measurement: Measurement, ceilings: Ceilings | None = None) -> Samples:

@@ -75,6 +75,11 @@ class Team:
         cycle_steps = getattr(self._opened, "cycle_steps", None)
         return max(1, cycle_steps(config)) if cycle_steps else 1
 
+    @property
+    def uneven(self) -> bool:
+        """See `plugins.Uneven`."""
+        return bool(getattr(self._opened, "uneven", False))
+
     def idle(self) -> None:
         """See `plugins.Paced`."""
         self._tell("idle")

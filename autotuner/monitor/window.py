@@ -73,13 +73,19 @@ def _window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
         if window.duration_s >= protocol.max_measure_s:
             window.ended_by = "max_measure_s"
         elif len(blocks) >= protocol.min_blocks and window.duration_s >= protocol.min_measure_s:
-            half_widths.append(statistics.median_half_width_ratio(blocks))
+            half_widths.append(_half_width_ratio(window))
             if half_widths[-1] <= protocol.precision_ratio:
                 window.ended_by = "precision"
             elif statistics.has_plateaued(half_widths):
                 window.ended_by = "plateau"
     window.read(readers)
     return window
+
+
+def _half_width_ratio(window: Window) -> float:
+    if "block_s" in window.samples:
+        return statistics.half_width_ratio(window.samples["throughput_steps_per_s"], window.samples["block_s"])
+    return statistics.half_width_ratio(window.samples["block_step_s"])
 
 
 def largest_steps(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
@@ -118,6 +124,8 @@ def run_block(team: Team, job: Job, window: Window) -> float:
     block_s = time.perf_counter() - begun_s
     window.thread_s += time.thread_time() - thread_s
     window.samples["block_step_s"].append(block_s / steps)
+    if team.uneven:
+        window.samples["block_s"].append(block_s)
     window.samples["throughput_steps_per_s"].append(steps / block_s)
     for name, amount in work.items():
         window.samples[f"throughput_{name}_per_s"].append(amount / block_s)

@@ -4,7 +4,7 @@ A plugin is a frozen pydantic model with one method. Its fields are its options,
 record and the plugin are one class. Built-ins register through the same entry-point groups as everybody else.
 """
 
-from autotuner.plugins.opened import Characterised, OpenWorkload, Paced, Relievable, Sized, Step
+from autotuner.plugins.opened import Characterised, OpenWorkload, Paced, Relievable, Sized, Step, Uneven
 from autotuner.plugins.registry import load_class, modules_of, names
 from autotuner.plugins.seams import (
     Executor,
@@ -22,6 +22,6 @@ from autotuner.plugins.seams import (
 
 __all__ = [
     "Characterised", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin", "Preload", "Probe",
-    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "WorkerPool", "Workload", "load_class", "modules_of",
+    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "WorkerPool", "Workload", "load_class", "modules_of",
     "names",
 ]  # fmt: skip

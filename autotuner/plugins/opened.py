@@ -62,6 +62,16 @@ class Paced(Protocol):
         ...
 
 
+class Uneven(Protocol):
+    """An opened workload whose steps take turns between fast and slow in a pattern that nobody knows.
+
+    A loop that accumulates gradients, logs now and then or begins a new epoch: of its blocks the median would be that
+    of the more frequent kind. So all of their work counts over all of their time.
+    """
+
+    uneven: bool
+
+
 class Sized(Protocol):
     """An opened workload whose steps differ in size, and with it in memory."""
 

@@ -115,7 +115,7 @@ def _put_together(
         machine=environment.machine_line(environment.fingerprint(spec.device, spec.workload.identity())),
         started_at=started_at,
         step_s=median(answer.block_step_s),
-        step_precision_ratio=statistics.median_half_width_ratio(answer.block_step_s),
+        step_precision_ratio=statistics.half_width_ratio(answer.block_step_s),
         throughputs=answer.throughputs or {},
         contended=answer.contended,
         profiled_step_s=answer.profiled_s / request.steps,

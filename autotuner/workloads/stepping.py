@@ -223,6 +223,8 @@ class OpenObject:
         self.close()
         self._begin(config, seed_offset)
 
+    uneven = True  # see plugins.Uneven: what lies between two steps is the user's affair
+
     def cycle_steps(self, config: Config) -> int:
         """See `plugins.Paced`: one batch of each loader process."""
         return max(1, loader_workers(config))

@@ -59,6 +59,18 @@ class Growing(Workload):
         return {}
 
 
+class Turns(Growing):
+    """One step in four is slow, as where gradients are accumulated; it says so, or not."""
+
+    kind: Literal["turns"] = "turns"  # type: ignore[assignment]
+    uneven: bool
+
+    def step(self, config: Any) -> Step:
+        self.steps.append(1)
+        time.sleep(0.09 if len(self.steps) % 4 == 0 else 0.01)
+        return Step(work={"samples": 1})
+
+
 class TwoFaced(Growing):
     """Half of the steps, by chance, are six times slower, for ever: the median never settles."""
 
@@ -104,6 +116,13 @@ def test_blocks_are_long_enough_and_single_steps_are_not_evidence() -> None:
     seen = measure(job())
     steps, blocks = len(seen.samples["latency_s"]), len(seen.samples["block_step_s"])
     assert steps >= 3 * blocks
+
+
+@pytest.mark.parametrize(("uneven", "step_s"), [(True, 0.03), (False, 0.01)])
+def test_where_steps_take_turns_all_work_counts_over_all_time(uneven: bool, step_s: float) -> None:
+    seen = measure(job(Turns(uneven=uneven), replace(QUICK, precision_ratio=0.0, max_measure_s=2.4)))
+    assert value_of("throughput_samples_per_s", seen.samples) == pytest.approx(1 / step_s, rel=0.05)
+    assert value_of("step_s", seen.samples) == pytest.approx(step_s, rel=0.05)
 
 
 def test_first_step_counts_as_setup_not_as_warm_up() -> None:
