@@ -22,6 +22,6 @@ from autotuner.plugins.seams import (
 
 __all__ = [
     "Characterised", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin", "Preload", "Probe",
-    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "WorkerPool", "Workload", "load_class", "modules_of",
-    "names",
+    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "WorkerPool", "Workload", "load_class",
+    "modules_of", "names",
 ]  # fmt: skip
