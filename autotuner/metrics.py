@@ -154,11 +154,11 @@ def value_of(name: str, samples: Mapping[str, Sequence[float]]) -> float:
     """
     row = metric(name)
     seconds, values = samples.get("block_s", ()), samples.get(row.samples, ())
-    if seconds and len(seconds) == len(values) and row.reduction == "median":
-        if row.unit == "1/s":
+    if seconds and len(seconds) == len(values) and row.reduction == "median" and all(values):
+        if row.better == "higher":  # work in a time, as rates and the MFU are
             return math.fsum(map(operator.mul, values, seconds)) / math.fsum(seconds)
-        return math.fsum(seconds) / math.fsum(map(operator.truediv, seconds, values))
-    return reduce(samples.get(row.samples, ()), row.reduction)
+        return math.fsum(seconds) / math.fsum(map(operator.truediv, seconds, values))  # time or energy for some work
+    return reduce(values, row.reduction)
 
 
 _SCALES: Mapping[str, tuple[tuple[str, float], ...]] = {

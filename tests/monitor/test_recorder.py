@@ -123,6 +123,8 @@ def test_where_steps_take_turns_all_work_counts_over_all_time(uneven: bool, step
     seen = measure(job(Turns(uneven=uneven), replace(QUICK, precision_ratio=0.0, max_measure_s=2.4)))
     assert value_of("throughput_samples_per_s", seen.samples) == pytest.approx(1 / step_s, rel=0.05)
     assert value_of("step_s", seen.samples) == pytest.approx(step_s, rel=0.05)
+    mfu = {**seen.samples, "mfu_ratio": tuple(0.005 / block_s for block_s in seen.samples["block_step_s"])}
+    assert value_of("mfu_ratio", mfu) == pytest.approx(0.005 / step_s, rel=0.05)
 
 
 def test_first_step_counts_as_setup_not_as_warm_up() -> None:
