@@ -43,5 +43,9 @@ class UnsupportedError(AutotuneError):
     """A workload cannot run this configuration here, on this hardware or with these versions."""
 
 
+class UnbelievableError(AutotuneError):
+    """A measurement was taken, but an audit says that it cannot be believed."""
+
+
 class InvalidConfigError(AutotuneError):
     """A workload rejects a configuration that no hardware could run."""

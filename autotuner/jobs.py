@@ -30,7 +30,7 @@ class Jobs:
     def trial(self, number: int, config: Config) -> Job:
         """A search trial; number 0 is the baseline and leaves the reference outputs."""
         job = self._job(config, SEARCH, f"trial-{number:05d}.log")
-        return replace(job, writes_reference=number == 0, counts=True)
+        return replace(job, writes_reference=number == 0, counts=self.spec.workload.countable)
 
     def probe(self, number: int, config: Config, resource: Binding) -> Job:
         """A look at what relief of a resource does to a trial that has just been measured."""

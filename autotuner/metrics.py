@@ -7,9 +7,10 @@ limits in a file ("150 ms", "4 GiB", "92 %").
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from autotuner.errors import UsageError
@@ -63,6 +64,28 @@ _TABLE = (
            "share of the steps' time spent waiting for other processes, not hidden behind computation"),
     Metric("mfu_ratio", "ratio", "higher", "mfu_ratio", "median",
            "FLOPs of a step over what this machine's measured matrix products would do in its time, format by format"),
+    Metric("ttft_p50_s", "s", "lower", "ttft_s", "p50", "median time from when a request was due to its first token"),
+    Metric("ttft_p95_s", "s", "lower", "ttft_s", "p95", "time within which 95 % of requests have their first token"),
+    Metric("ttft_p99_s", "s", "lower", "ttft_s", "p99", "time within which 99 % of requests have their first token"),
+    Metric("tpot_p50_s", "s", "lower", "tpot_s", "p50", "median time of an output token after the first"),
+    Metric("tpot_p95_s", "s", "lower", "tpot_s", "p95", "time of an output token after the first in 95 % of requests"),
+    Metric("tpot_p99_s", "s", "lower", "tpot_s", "p99", "time of an output token after the first in 99 % of requests"),
+    _rate("throughput_runs_per_s", "runs of a command per second"),
+    _rate("goodput_requests_per_s", "requests per second that keep the service level"),
+    _rate("slo_rate_per_s", "highest rate of requests at which the service level is kept"),
+    Metric("slo_attainment_ratio", "ratio", "higher", "slo_attainment_ratio", "mean",
+           "share of the requests that keep the service level"),
+    Metric("error_ratio", "ratio", "lower", "error_ratio", "mean", "share of the requests that failed"),
+    Metric("output_tokens_mean", "tokens", "higher", "output_tokens_mean", "mean", "tokens of an answer"),
+    Metric("cost_per_million_tokens", "", "lower", "cost_per_million_tokens", "median",
+           "price of a million output tokens, in the currency of the machine's price_per_hour"),
+    Metric("top1_accuracy_ratio", "ratio", "higher", "top1_accuracy_ratio", "last",
+           "share of the labelled set whose label is the first answer"),
+    Metric("top5_accuracy_ratio", "ratio", "higher", "top5_accuracy_ratio", "last",
+           "share of the labelled set whose label is among the first five answers"),
+    Metric("run_cpu_s", "s", "lower", "run_cpu_s", "median", "CPU time of a run of a command"),
+    Metric("run_peak_rss_bytes", "bytes", "lower", "run_peak_rss_bytes", "max",
+           "largest resident set of a command or of one of its children"),
     Metric("power_mean_w", "W", "lower", "power_w", "mean", "mean electrical power of the GPU"),
     Metric("energy_per_sample_j", "J", "lower", "energy_per_sample_j", "median",
            "energy of the GPU for one sample: mean power over samples per second"),
@@ -87,25 +110,62 @@ _TABLE = (
 METRICS: Mapping[str, Metric] = {row.name: row for row in _TABLE}
 
 
+_SUFFIXES: tuple[tuple[str, str, Better], ...] = (
+    ("_per_s", "1/s", "higher"), ("_s", "s", "lower"), ("_bytes", "bytes", "lower"), ("_ratio", "ratio", "higher"),
+    ("_j", "J", "lower"), ("_w", "W", "lower"), ("_count", "", "higher"),
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1000)
+def derived_metric(name: str) -> Metric:
+    """A metric that a workload reports of its own: its name ends in its unit, its value is the median.
+
+    Which direction is better is what a study says; here the usual one is taken.
+
+    Raises:
+        UsageError: The name ends in no unit.
+    """
+    for suffix, unit, better in _SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix) and name.isidentifier():
+            return Metric(name, unit, better, name, "median", "reported by the workload")
+    endings = ", ".join(suffix for suffix, _, _ in _SUFFIXES)
+    raise UsageError(f"{name!r} does not end in a unit", f"end it in one of {endings}; _count for a plain number")
+
+
 def metric(name: str) -> Metric:
-    """Look a metric up by name.
+    """Look a metric up by name: of the table, or else one of a workload's own, by its unit.
 
     Raises:
         UsageError: No such metric; the hint names the nearest ones.
     """
     if name in METRICS:
         return METRICS[name]
-    near = get_close_matches(name, METRICS, n=1)
-    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(METRICS)
-    raise UsageError(f"unknown metric {name!r}", hint)
+    try:
+        return derived_metric(name)
+    except UsageError:
+        raise unknown_metric(name) from None
 
 
-def goal(name: str) -> Metric:
+def unknown_metric(name: str, own: Iterable[str] = ()) -> UsageError:
+    """What to say of a name that no metric has."""
+    known = [*METRICS, *own]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    return UsageError(f"unknown metric {name!r}", hint)
+
+
+def goal(name: str, own: Collection[str] | None = None) -> Metric:
     """Look up a metric that a study may optimise or limit: one that every measurement gives by itself.
+
+    Args:
+        name: Its name.
+        own: Names that the workload reports besides the table's; None where that is not known yet.
 
     Raises:
         UsageError: No such metric, or one that hangs on this machine's ceilings too.
     """
+    if own is not None and name not in METRICS and name not in own:
+        raise unknown_metric(name, own)
     if name == "mfu_ratio":
         hint = "ask for the throughput: the same work in less time has the higher ratio"
         raise UsageError(f"{name} is reported, but cannot be asked for", hint)
@@ -194,7 +254,7 @@ def format_quantity(value: float, unit: str) -> str:
         return f"{_digits(value / factor)} {suffix if value else unit}"
     if unit == "ratio":
         return f"{100 * value:.1f} %"
-    return f"{_digits(value)} {'/s' if unit == '1/s' else unit}"
+    return f"{_digits(value)} {'/s' if unit == '1/s' else unit}".rstrip()
 
 
 def _digits(value: float) -> str:

@@ -8,6 +8,7 @@ from autotuner.cli.doctor import doctor
 from autotuner.cli.exits import Commands
 from autotuner.cli.export import export
 from autotuner.cli.gpu_record import record
+from autotuner.cli.load import load
 from autotuner.cli.profile import profile
 from autotuner.cli.space_check import check
 from autotuner.cli.space_schema import print_schema
@@ -80,3 +81,4 @@ gpu.command("record")(record)
 app.command("export")(export)
 app.command("profile")(profile)
 app.command("doctor")(doctor)
+app.command("load")(load)

@@ -14,7 +14,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from autotuner import statistics
-from autotuner.errors import AutotuneError, InvalidConfigError, MachineError, UnsupportedError, UsageError
+from autotuner.errors import (
+    AutotuneError,
+    InvalidConfigError,
+    MachineError,
+    UnbelievableError,
+    UnsupportedError,
+    UsageError,
+)
 from autotuner.monitor import environment, gpu, reference
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.relief import relieved_window
@@ -113,7 +120,7 @@ class Recorder:
         """Compilation and lazy set-up belong to the opening, not to the warm-up."""
         team = self._team or self._open(job)
         if config_key(job.config) != self._warm_config:
-            team.step(job.config)
+            team.warm_up(job.config)
             torch_door.synchronise(job.device)
         return team
 
@@ -133,6 +140,8 @@ class Recorder:
 
     def _warm_up(self, team: Team, job: Job, *, already_warm: bool) -> None:
         """Step until the times show no slope; one cycle suffices when only idleness lies between two windows."""
+        if team.warms_itself:  # it did when it was made ready
+            return
         protocol, cycle = job.protocol, team.cycle_steps(job.config)
         begun_s = time.perf_counter()
         times_s: list[float] = []
@@ -227,6 +236,8 @@ def classify(error: BaseException) -> FailureKind:
             return FailureKind.UNSUPPORTED
         case InvalidConfigError() | UsageError():
             return FailureKind.INVALID_CONFIG
+        case UnbelievableError():
+            return FailureKind.INVALID
     return FailureKind.CRASHED
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.errors import MachineError
+from autotuner.monitor import answers
 
 # Tolerance of a reordered computation by the number format it runs in: a small multiple of the format's rounding,
 # since errors of a deep network add up like a random walk (compare torch.testing's defaults, 1.3e-6, 1e-3, 1.6e-2).
@@ -63,6 +64,7 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
         reference: The baseline's arrays; "logits" [positions, vocabulary], "losses" and "gradient_norms" [1, steps] of
             training, anything else [vectors, width]. "_other_losses" and "_other_norms" [seeds, steps]: the baseline's
             with other seeds. "_stochastic": whether chance plays a part in each step, as dropout does.
+            Of servers what `answers.compare` takes.
         outputs: The candidate's, with the same names and shapes; what is not there is not compared.
         dtype: The coarser number format of the two; decides what counts as a near-tie.
 
@@ -75,6 +77,8 @@ def compare(reference: Mapping[str, Any], outputs: Mapping[str, Any], dtype: str
     """
     import numpy as np
 
+    if "_picked" in reference and "_picked" in outputs:
+        return answers.compare(reference, outputs)
     names = [name for name in reference if not name.startswith("_") and name in outputs]
     rows = {name: (np.asarray(reference[name], np.float64), np.asarray(outputs[name], np.float64)) for name in names}
     if not rows:

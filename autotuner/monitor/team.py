@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 from autotuner.errors import AutotuneError
-from autotuner.monitor import host
+from autotuner.monitor import gpu, host
 from autotuner.monitor import torch as torch_door
 from autotuner.plugins import OpenWorkload, ProbeReader, Step
 from autotuner.types import Config, Metrics
@@ -38,6 +38,18 @@ class Team:
         step = self._opened.step(config)
         self._await()
         return step
+
+    @property
+    def warms_itself(self) -> bool:
+        """See `plugins.Warming`."""
+        return hasattr(self._opened, "warm_up")
+
+    def warm_up(self, config: Config) -> None:
+        """Make a configuration ready: by the workload's own way, or by a step."""
+        if self.warms_itself:
+            self._opened.warm_up(config)  # type: ignore[attr-defined]  # optional: see plugins.Warming
+        else:
+            self.step(config)
 
     @property
     def sized(self) -> bool:
@@ -111,7 +123,7 @@ class Team:
     def peak_memory_bytes(self) -> int:
         """The largest peak of any rank, where each has its own GPU; on a CPU the sum, for all share the host's."""
         self._tell("peak_memory_bytes")
-        own = peak_memory_bytes(self._device)  # before the others' answers: all look at once
+        own = peak_memory_bytes(self._opened, self._device)  # before the others' answers: all look at once
         peaks: list[int] = [own, *self._await()]
         return sum(peaks) if self._device == "cpu" else max(peaks)
 
@@ -185,7 +197,7 @@ def _obey(opened: OpenWorkload, device: str, reliefs: ExitStack, order: str, arg
         case "settle_memory":
             settle_memory(device)
         case "peak_memory_bytes":
-            return peak_memory_bytes(device)
+            return peak_memory_bytes(opened, device)
     return None
 
 
@@ -223,7 +235,13 @@ def settle_memory(device: str) -> None:
     host.reset_peak_rss()
 
 
-def peak_memory_bytes(device: str) -> int:
-    """Of this process: reserved on its GPU, or resident on the host, with what its loader's processes add."""
+def peak_memory_bytes(opened: OpenWorkload, device: str) -> int:
+    """Of this process: reserved on its GPU, or resident on the host, with what its loader's processes add.
+
+    Of a workload that others work for, theirs: what they hold of the GPUs, or their largest resident sets.
+    """
+    if workers := getattr(opened, "processes", None):  # optional: see plugins.Delegating
+        pids = workers()
+        return host.peak_rss_bytes_of(pids) if device == "cpu" else gpu.memory_bytes_of(pids)
     on_device = torch_door.peak_memory_bytes(device)
     return host.peak_rss_bytes() + host.private_bytes_of_children() if on_device is None else on_device

@@ -111,17 +111,20 @@ def run_block(team: Team, job: Job, window: Window) -> float:
         Mean seconds of a step.
     """
     work: dict[str, float] = defaultdict(float)
-    steps, cycle = 0, team.cycle_steps(job.config)
+    steps, cycle, spare_s = 0, team.cycle_steps(job.config), 0.0
     thread_s = time.thread_time()
     begun_s = now_s = time.perf_counter()
     while now_s - begun_s < job.protocol.block_s or steps % cycle:
         step = team.step(job.config)
         before_s, now_s = now_s, time.perf_counter()
-        window.samples["latency_s"].append(now_s - before_s)
+        if "latency_s" not in step.samples:
+            window.samples["latency_s"].append(now_s - before_s)
+        if step.duration_s is not None:
+            spare_s += now_s - before_s - step.duration_s
         steps += 1
         _collect(step, work, window)
     torch_door.synchronise(job.device)
-    block_s = time.perf_counter() - begun_s
+    block_s = time.perf_counter() - begun_s - spare_s
     window.thread_s += time.thread_time() - thread_s
     window.samples["block_step_s"].append(block_s / steps)
     if team.uneven:
@@ -139,3 +142,7 @@ def _collect(step: Step, work: dict[str, float], window: Window) -> None:
         if not math.isfinite(value):
             raise NotFiniteError(f"{name} is {value}")
         window.samples[name].append(value)
+    for name, values in step.samples.items():
+        if any(map(math.isnan, values)):
+            raise NotFiniteError(f"{name} is not a number")
+        window.samples[name].extend(values)

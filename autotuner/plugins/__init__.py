@@ -4,7 +4,17 @@ A plugin is a frozen pydantic model with one method. Its fields are its options,
 record and the plugin are one class. Built-ins register through the same entry-point groups as everybody else.
 """
 
-from autotuner.plugins.opened import Characterised, OpenWorkload, Paced, Relievable, Sized, Step, Uneven
+from autotuner.plugins.opened import (
+    Characterised,
+    Delegating,
+    OpenWorkload,
+    Paced,
+    Relievable,
+    Sized,
+    Step,
+    Uneven,
+    Warming,
+)
 from autotuner.plugins.registry import load_class, modules_of, names
 from autotuner.plugins.seams import (
     Executor,
@@ -21,7 +31,7 @@ from autotuner.plugins.seams import (
 )
 
 __all__ = [
-    "Characterised", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin", "Preload", "Probe",
-    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "WorkerPool", "Workload", "load_class",
-    "modules_of", "names",
+    "Characterised", "Delegating", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin", "Preload", "Probe",
+    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "Warming", "WorkerPool", "Workload",
+    "load_class", "modules_of", "names",
 ]  # fmt: skip

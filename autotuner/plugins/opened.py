@@ -16,10 +16,15 @@ class Step:
         work: Amounts of work, `{"tokens": 32, "requests": 1}`; the recorder turns them into
             `throughput_tokens_per_s` and so on.
         metrics: Values that only the workload can know, kept as samples under their names.
+        samples: The same, of which a step has many, as the latencies of all requests that it sent; inf is what never
+            came. With `latency_s` among them the step's own time is none.
+        duration_s: What the work took, where that is not all of the step's time; None: all of it.
     """
 
     work: Mapping[str, float]
     metrics: Metrics = field(default_factory=dict)
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    duration_s: float | None = None
 
 
 class OpenWorkload(Protocol):
@@ -70,6 +75,22 @@ class Uneven(Protocol):
     """
 
     uneven: bool
+
+
+class Warming(Protocol):
+    """An opened workload that gets warm by itself, faster than by steps, as a server does by a few requests."""
+
+    def warm_up(self, config: Config) -> None:
+        """Make `config` ready to be measured; no step is taken for that."""
+        ...
+
+
+class Delegating(Protocol):
+    """An opened workload whose work is done by other processes than this one: theirs is the memory that counts."""
+
+    def processes(self) -> Sequence[int]:
+        """Their ids, of those that live."""
+        ...
 
 
 class Sized(Protocol):

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from autotuner.metrics import Metric
 from autotuner.plugins.opened import OpenWorkload
 from autotuner.types import Binding, Config, MeasurementProtocol, Metrics, Outcome, Recommendation, Tier
 
@@ -37,6 +38,7 @@ class Trait:
         tier: How far it may move the outputs.
         memory: A larger value needs at least as much memory.
         acts_on: Resources whose demand it changes: what it can help with. Empty: not known, it may help anywhere.
+        needs_gpu: It does nothing on a CPU, where it keeps its default.
         text: One line for a person.
     """
 
@@ -44,6 +46,7 @@ class Trait:
     tier: Tier = Tier.ROUNDING
     memory: bool = False
     acts_on: tuple[Binding, ...] = ()
+    needs_gpu: bool = False
     text: str = ""
 
 
@@ -56,6 +59,11 @@ class Workload(Plugin, ABC):
 
     traits: ClassVar[Mapping[str, Trait]] = {}  # what it knows of the parameters it understands
     any_parameter: ClassVar[bool] = False  # a parameter without a trait is fine, not a misspelling
+    countable: ClassVar[bool] = True  # its steps compute in this process, where operations and bytes can be counted
+
+    def trait(self, name: str) -> Trait:
+        """What it knows of a parameter."""
+        return self.traits.get(name, Trait())
 
     @property
     def sized(self) -> bool:
@@ -90,6 +98,10 @@ class Workload(Plugin, ABC):
     def refuses(self, config: Config) -> str:
         """Why no machine could run `config`, in words; empty when one could. What is refused is never proposed."""
         return ""
+
+    def reports(self) -> Mapping[str, Metric]:
+        """Metrics of its own, besides those of the table."""
+        return {}
 
     def identity(self) -> Mapping[str, str]:
         """What is tuned, for the environment fingerprint: model name, hash of its configuration and weights."""

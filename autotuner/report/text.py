@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from autotuner.metrics import METRICS, format_value
+from autotuner.errors import UsageError
+from autotuner.metrics import format_value
 from autotuner.types import Config, Failure, Trial, Value, Verdict
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")  # ECMA-48: CSI and OSC
@@ -44,8 +45,11 @@ def describe(changed: Config) -> str:
 
 
 def print_value(metric: str, value: float) -> str:
-    """A metric's value with its unit; six digits without one for a metric that the table does not know."""
-    return format_value(metric, value) if metric in METRICS else f"{value:.6g}"
+    """A metric's value with its unit; six digits without one for one whose name tells none."""
+    try:
+        return format_value(metric, value)
+    except UsageError:
+        return f"{value:.6g}"
 
 
 def factor(ratio: float) -> str:

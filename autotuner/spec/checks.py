@@ -5,6 +5,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+from autotuner.errors import UsageError
+from autotuner.metrics import goal
 from autotuner.spec.draft import Draft
 from autotuner.spec.expressions import Expression
 from autotuner.spec.model import StudySpec
@@ -14,6 +16,19 @@ from autotuner.types import Value
 
 _MAX_COMBINATIONS = 1000
 _MAY_BE_ZERO = frozenset(("warmup_min_steps", "warmup_min_s", "warmup_max_s", "contended_retries"))
+
+
+def check_limits(spec: StudySpec, draft: Draft) -> None:
+    """Every limit is on a metric of the table or of the workload.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for index, limit in enumerate(spec.limits):
+        try:
+            goal(limit.metric, spec.workload.reports())
+        except UsageError as error:
+            raise draft.error(("limits", index), error.message, error.hint) from None
 
 
 def check_protocol(spec: StudySpec, draft: Draft) -> None:

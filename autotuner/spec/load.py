@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.metrics import goal
 from autotuner.plugins import Executor, Plugin, Probe, Workload, load_class, names
-from autotuner.spec.checks import check_expressions, check_protocol
+from autotuner.spec.checks import check_expressions, check_limits, check_protocol
 from autotuner.spec.draft import Draft, override, read
 from autotuner.spec.model import StudySpec
 from autotuner.spec.problems import FACTS, explain, find_converted
@@ -88,10 +88,11 @@ def restore(data: Mapping[str, Any]) -> StudySpec:
 def _build(draft: Draft, workload: Workload, facts: Mapping[str, Any]) -> StudySpec:
     """Validate everything, and check what types cannot say."""
     _check_parameters(draft)
-    _check_metrics(draft)
+    _check_objectives(draft, workload)
     plugins = {"workload": workload, "executor": _executor(draft), "probes": _probes(draft)}
     given = {key: value for key, value in draft.data.items() if value is not None}
     spec = _validated(StudySpec, {**given, **plugins, **facts}, draft, ())
+    check_limits(spec, draft)
     check_protocol(spec, draft)
     check_expressions(spec, draft)
     return spec
@@ -158,15 +159,15 @@ def _check_parameters(draft: Draft) -> None:
                 raise draft.error(("parameters", name, key), problem, hint)
 
 
-def _check_metrics(draft: Draft) -> None:
-    """Every objective is a known metric; said here, where its line is known."""
+def _check_objectives(draft: Draft, workload: Workload) -> None:
+    """Every objective is a metric of the table or of the workload; said here, where its line is known."""
     objectives = draft.data.get("objectives")
     for index, objective in enumerate(objectives if isinstance(objectives, list) else ()):
         for key in ("maximize", "minimize"):
             name = objective.get(key) if isinstance(objective, dict) else None
             if isinstance(name, str):
                 try:
-                    goal(name)
+                    goal(name, workload.reports())
                 except AutotuneError as error:
                     raise draft.error(("objectives", index, key), error.message, error.hint) from None
 

@@ -38,6 +38,7 @@ class Parameter(Section):
     tier: Tier | None = Field(None, description="How far it may move the outputs.")
     memory: bool | None = Field(None, description="A larger value needs at least as much memory.")
     acts_on: tuple[Binding, ...] | None = Field(None, description="Resources whose demand it changes.")
+    needs_gpu: bool | None = Field(None, description="It does nothing on a CPU, where it keeps its default.")
 
     @cached_property
     def values(self) -> tuple[Value, ...]:
@@ -164,12 +165,13 @@ class StudySpec(Section):
 
     def trait(self, name: str) -> Trait:
         """What is known of a parameter: the workload's knowledge, overridden by the file."""
-        known, own = self.workload.traits.get(name, Trait()), self.parameters[name]
+        known, own = self.workload.trait(name), self.parameters[name]
         return Trait(
             live=known.live if own.live is None else own.live,
             tier=known.tier if own.tier is None else own.tier,
             memory=known.memory if own.memory is None else own.memory,
             acts_on=known.acts_on if own.acts_on is None else own.acts_on,
+            needs_gpu=known.needs_gpu if own.needs_gpu is None else own.needs_gpu,
             text=known.text,
         )
 
@@ -188,12 +190,21 @@ class StudySpec(Section):
         return tuple((name, Expression(p.when)) for name, p in self.parameters.items() if p.when is not None)
 
     @cached_property
+    def _without_gpu(self) -> frozenset[str]:
+        return frozenset(name for name in self.parameters if self.device == "cpu" and self.trait(name).needs_gpu)
+
+    @cached_property
     def _forbidden(self) -> tuple[Expression, ...]:
         return tuple(Expression(rule.forbid) for rule in self.rules)
 
     def canonical(self, config: Config) -> Config:
-        """`config` with every parameter whose `when` is false at its default: one identity for one behaviour."""
-        inactive = {n for n, condition in self._conditions if not condition.evaluate({**self.facts, **config})}
+        """`config` with every parameter that does nothing at its default: one identity for one behaviour.
+
+        Nothing does what its `when` rules out, and what needs a GPU where there is none.
+        """
+        inactive = {*self._without_gpu} | {
+            n for n, condition in self._conditions if not condition.evaluate({**self.facts, **config})
+        }
         return {name: self.parameters[name].default if name in inactive else config[name] for name in self.parameters}
 
     def legal(self, config: Config) -> bool:

@@ -18,6 +18,7 @@ class FailureKind(StrEnum):
     INVALID_CONFIG = "invalid_config"
     NOT_FINITE = "not_finite"
     UNSUPPORTED = "unsupported"
+    INVALID = "invalid"  # it ran, but what was measured cannot be believed
     CANCELLED = "cancelled"
 
 

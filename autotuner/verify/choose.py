@@ -19,6 +19,7 @@ from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round,
 # counts for itself, since two launches cannot tell how launches differ.
 _RACE_ALPHA = 0.2
 _NOISY_EXTRA = 2
+RACE_ROUNDS = 2
 _NORMAL_95 = 1.96
 _LARGEST_PRECISION_RATIO = 1.0
 
@@ -93,7 +94,7 @@ def race(
     listener: Listener,
     stage: str = "race",
     launches: int = 3,
-    rounds: int = 2,
+    rounds: int = RACE_ROUNDS,
     expected_s: float = 0.0,
 ) -> Trial | None:
     """Measure the finalists side by side in shared launches and return the leader.

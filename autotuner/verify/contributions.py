@@ -20,6 +20,7 @@ from autotuner.statistics import mean_interval
 from autotuner.types import Config, Contribution, FailureKind, Pair
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, balanced_orders
 
+CONTRIBUTION_PAIRS = 4
 _NOT_MISSED_RATIO = 1.005
 _NEARER_RATIO = 1.01
 _LEADER, _REVERTED = "leader", "reverted"
@@ -34,7 +35,7 @@ def contributions(
     seed: int,
     deadline: Callable[[], float],
     listener: Listener,
-    pairs: int = 4,
+    pairs: int = CONTRIBUTION_PAIRS,
     stage: str = "contributions",
     expected_s: float = 0.0,
 ) -> tuple[Config, tuple[Contribution, ...]]:

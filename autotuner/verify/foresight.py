@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from autotuner.jobs import MIN_WINDOW_BLOCKS
-from autotuner.metrics import median
 from autotuner.types import Measurement, MeasurementProtocol, Trial
 from autotuner.verify.contest import MIN_LAUNCHES
 
@@ -27,9 +26,12 @@ def opening_s(trials: Iterable[Trial], seen: Sequence[Trial]) -> float:
 
 def contest_s(protocol: MeasurementProtocol, leader: Trial, seen: Sequence[Trial]) -> float:
     """Seconds that the fewest launches and pairs of a contest between a trial and the baseline, trial 0, will take."""
-    arms = (leader, seen[0])
-    windows_s = sum(_window_s(protocol, trial) for trial in arms)
-    return MIN_LAUNCHES * (opening_s(arms, seen) + _PAIRS_PER_LAUNCH * windows_s)
+    return MIN_LAUNCHES * comparison_s(protocol, (leader, seen[0]), seen, _PAIRS_PER_LAUNCH)
+
+
+def comparison_s(protocol: MeasurementProtocol, arms: Sequence[Trial], seen: Sequence[Trial], rounds: int) -> float:
+    """Seconds of one launch in which each of some trials is opened, and measured so many times."""
+    return opening_s(arms, seen) + rounds * sum(_window_s(protocol, trial) for trial in arms)
 
 
 def share_of(deadline: Callable[[], float], share: float, reserve_s: float) -> Callable[[], float]:
@@ -51,5 +53,6 @@ def _ready_s(trial: Trial) -> float:
 
 def _window_s(protocol: MeasurementProtocol, trial: Trial) -> float:
     assert isinstance(trial.outcome, Measurement), trial
-    step_s = median(trial.outcome.samples.get("block_step_s") or (0.0,))
-    return max(protocol.min_measure_s, MIN_WINDOW_BLOCKS * max(protocol.block_s, step_s))
+    blocks = len(trial.outcome.samples.get("block_step_s", ()))  # of whole cycles, which may be many steps
+    block_s = max(protocol.block_s, trial.outcome.duration_s / max(1, blocks))
+    return max(protocol.min_measure_s, MIN_WINDOW_BLOCKS * block_s) + block_s / 2

@@ -8,8 +8,10 @@ from autotuner.types import Metrics
 from autotuner.verify.limits import percentile_is_claimable
 
 REPORTED = (  # besides objectives and limits
-    "latency_p50_s", "latency_p95_s", "input_wait_ratio", "exposed_communication_ratio", "energy_per_sample_j",
-    "energy_per_token_j", "peak_memory_bytes", "setup_s",
+    "goodput_requests_per_s", "slo_attainment_ratio", "latency_p50_s", "latency_p95_s", "ttft_p50_s", "ttft_p95_s",
+    "tpot_p50_s", "input_wait_ratio", "exposed_communication_ratio", "energy_per_sample_j", "energy_per_token_j",
+    "cost_per_million_tokens", "top1_accuracy_ratio", "top5_accuracy_ratio", "error_ratio", "peak_memory_bytes",
+    "setup_s",
 )  # fmt: skip
 
 

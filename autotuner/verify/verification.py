@@ -22,10 +22,10 @@ from autotuner.types import (
     Verification,
     config_key,
 )
-from autotuner.verify.choose import finalists, race
+from autotuner.verify.choose import RACE_ROUNDS, finalists, race
 from autotuner.verify.contest import contest
-from autotuner.verify.contributions import contributions
-from autotuner.verify.foresight import contest_s, opening_s, share_of
+from autotuner.verify.contributions import CONTRIBUTION_PAIRS, contributions
+from autotuner.verify.foresight import comparison_s, contest_s, share_of
 from autotuner.verify.proof import Proofs
 from autotuner.verify.reported import reported
 from autotuner.verify.verdict import decide, is_noisy, judge_equivalence, judge_limits, nothing_better, refused, verdict
@@ -156,12 +156,16 @@ def _deadline(spec: StudySpec, left_s: Callable[[], float]) -> Callable[[], floa
     return lambda: until_s - time.monotonic()
 
 
-def _contest_deadline(bench: Bench) -> Callable[[], float]:
-    """A machine that grew busy makes a mock of every forecast: then the contest may go beyond the study's budget."""
+def _contest_deadline(bench: Bench, needed_s: float) -> Callable[[], float]:
+    """A machine that grew busy makes a mock of every forecast: then the contest may go beyond the study's budget.
+
+    It has half of the verification's share for itself, and up to all of it where so much is needed for any verdict.
+    """
     budget = bench.spec.budget
     if budget.minutes is None or bench.attempt:
         return bench.deadline
-    beyond_s = max(0.0, CONTEST_SHARE * budget.verify_share * 60 * budget.minutes - bench.deadline())
+    share_s = budget.verify_share * 60 * budget.minutes
+    beyond_s = max(0.0, max(CONTEST_SHARE * share_s, min(needed_s, share_s)) - bench.deadline())
     return lambda: bench.deadline() + beyond_s
 
 
@@ -173,7 +177,8 @@ def _race(bench: Bench, candidates: Sequence[Trial], trials: Sequence[Trial]) ->
     leader = race(
         bench.pool, bench.jobs.window, candidates, bench.spec.objective, seed=bench.seed,
         deadline=share_of(bench.deadline, RACE_SHARE, contest_s(bench.spec.protocol, candidates[0], trials)),
-        listener=bench.listener, stage=f"race{bench.attempt}", expected_s=opening_s(candidates, trials),
+        listener=bench.listener, stage=f"race{bench.attempt}",
+        expected_s=comparison_s(bench.spec.protocol, candidates, trials, RACE_ROUNDS),
     )  # fmt: skip
     return leader or candidates[0]
 
@@ -191,7 +196,7 @@ def _verify_leader(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> Atte
         proof = bench.proofs.of(config)
     if proof.refusal:
         return Attempt(refused(bench.spec, config, proof))
-    attempt = _contest(bench, config, worth)
+    attempt = _contest(bench, config, worth, contest_s(bench.spec.protocol, leader, trials))
     return replace(attempt, verification=replace(attempt.verification, worst_case=proof.worst_case))
 
 
@@ -203,7 +208,8 @@ def _simplified(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> tuple[C
     return contributions(
         bench.pool, bench.jobs.window, bench.spec, leader.config, seed=bench.seed,
         deadline=share_of(bench.deadline, CONTRIBUTIONS_SHARE, contest_s(bench.spec.protocol, leader, trials)),
-        listener=bench.listener, stage=f"contributions{bench.attempt}", expected_s=opening_s([leader, leader], trials),
+        listener=bench.listener, stage=f"contributions{bench.attempt}",
+        expected_s=comparison_s(bench.spec.protocol, [leader, leader], trials, CONTRIBUTION_PAIRS),
     )  # fmt: skip
 
 
@@ -217,7 +223,7 @@ def _write_reference(bench: Bench) -> None:
     bench.pool.close("reference")
 
 
-def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = ()) -> Attempt:
+def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = (), needed_s: float = 0.0) -> Attempt:
     spec, jobs = bench.spec, bench.jobs
     if jobs.reference_path is not None and not jobs.reference_path.exists():
         text = "the baseline's outputs could not be computed, so nothing can be compared with them"
@@ -225,7 +231,8 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
     bench.listener(StageStarted("contest", "the winner against the baseline, side by side in fresh processes"))
     result = contest(
         bench.pool, jobs.window, candidate, spec.baseline, spec.objective, stage=f"contest{bench.attempt}",
-        seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=_contest_deadline(bench), listener=bench.listener,
+        seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=_contest_deadline(bench, needed_s),
+        listener=bench.listener,
     )  # fmt: skip
     equivalence = judge_equivalence(spec, candidate, result)
     violations, remarks = judge_limits(spec, result)

@@ -38,6 +38,7 @@ HOST, INPUT, MEMORY = Binding.HOST_LAUNCH, Binding.INPUT, Binding.MEMORY_BANDWID
 
 _BATCH = Trait(memory=True, acts_on=(HOST, MEMORY, CAPACITY), text="samples of a step")
 _LOADING = Trait(tier=Tier.EXACT, acts_on=(INPUT,), text="how data are loaded, not which")
+_COPYING = Trait(tier=Tier.EXACT, acts_on=(INPUT,), needs_gpu=True, text="how batches reach the GPU")
 _PRECISION = Trait(tier=Tier.PRECISION, acts_on=(MEMORY, COMPUTE, CAPACITY), text="number format")
 _LAYOUT = Trait(acts_on=(MEMORY, COMPUTE), text="how tensors lie in memory")
 _KERNEL = Trait(acts_on=(MEMORY, COMPUTE, HOST, CAPACITY), text="which kernel computes it")
@@ -68,7 +69,8 @@ class PythonObject(Workload):
     traits: ClassVar[Mapping[str, Trait]] = {
         **dict.fromkeys(("batch_size", "micro_batch", "micro_batch_size", "per_device_train_batch_size"), _BATCH),
         **dict.fromkeys(WORKERS, _LOADING),
-        **dict.fromkeys(("pin_memory", "prefetch_factor", "persistent_workers", "non_blocking"), _LOADING),
+        **dict.fromkeys(("prefetch_factor", "persistent_workers"), _LOADING),
+        **dict.fromkeys(("pin_memory", "non_blocking"), _COPYING),
         **dict.fromkeys(("dtype", "precision", "autocast", "amp", "bf16", "fp16", "tf32"), _PRECISION),
         **dict.fromkeys(("memory_format", "channels_last"), _LAYOUT),
         **dict.fromkeys(("attention", "attn_implementation", "fused", "foreach", "optimizer"), _KERNEL),

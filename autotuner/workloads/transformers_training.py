@@ -32,8 +32,8 @@ DEFAULTS: Config = {
 NCCL = ("NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_ALGO", "NCCL_PROTO")
 
 
-def _loader(text: str) -> Trait:
-    return Trait(live=True, tier=Tier.EXACT, acts_on=(INPUT,), text=text)
+def _loader(text: str, *, needs_gpu: bool = False) -> Trait:
+    return Trait(live=True, tier=Tier.EXACT, acts_on=(INPUT,), needs_gpu=needs_gpu, text=text)
 
 
 def _several(text: str, tier: Tier = Tier.ROUNDING) -> Trait:
@@ -62,11 +62,11 @@ class TransformersTraining(Workload):
         "workers": _loader("processes that load data; 0 loads between the steps"),
         "prefetch_factor": _loader("micro-batches that each worker keeps ready"),
         "persistent_workers": _loader("workers outlive an epoch"),
-        "pin_memory": _loader("load into pages that a GPU can copy from"),
-        "non_blocking": _loader("copy to the GPU while it computes"),
+        "pin_memory": _loader("load into pages that a GPU can copy from", needs_gpu=True),
+        "non_blocking": _loader("copy to the GPU while it computes", needs_gpu=True),
         "collate": _loader("sample: one by one; batch: tokenised or decoded at once"),
         "autocast": Trait(tier=Tier.PRECISION, acts_on=(MEMORY, COMPUTE, CAPACITY), text="none or bfloat16"),
-        "tf32": Trait(tier=Tier.PRECISION, acts_on=(COMPUTE,), text="float32 products with 10 bits, on a GPU"),
+        "tf32": Trait(tier=Tier.PRECISION, acts_on=(COMPUTE,), needs_gpu=True, text="float32 products with 10 bits"),
         "compile": Trait(acts_on=(HOST, MEMORY), text="torch.compile mode, or none"),
         "attention": Trait(acts_on=(MEMORY, COMPUTE, HOST, CAPACITY), text="eager, sdpa, flash_attention_2, …"),
         "optimizer_kernel": Trait(acts_on=(HOST, MEMORY), text="auto, loop, foreach or fused"),

@@ -15,6 +15,7 @@ from autotuner.executors.process import ProcessExecutor
 from autotuner.exporters.common import FileExporter
 from autotuner.exporters.env_file import EnvExporter
 from autotuner.exporters.json_file import JsonExporter
+from autotuner.load.traffic import Traffic
 from autotuner.monitor.gpu import GpuProbe
 from autotuner.monitor.host import HostProbe
 from autotuner.monitor.torch import TorchProbe
@@ -28,7 +29,9 @@ from autotuner.testing.replay import Replay
 from autotuner.testing.workloads import check_live, check_outputs, check_preload, check_steps, check_workload
 from autotuner.types import Config, Recommendation
 from autotuner.workloads.ceilings import Ceiling
+from autotuner.workloads.command import Command
 from autotuner.workloads.python_object import PythonObject
+from autotuner.workloads.server import Server
 from autotuner.workloads.training.data import Data
 from autotuner.workloads.transformers_inference import TransformersInference
 from autotuner.workloads.transformers_training import TransformersTraining
@@ -91,6 +94,18 @@ def test_python(tmp_path: Path) -> None:
     check_workload(PythonObject(object=f"{tmp_path}/loop.py:loop", guard_steps=4), [{"batch": 2}, {"batch": 8}])
 
 
+def test_command() -> None:
+    """What it reads and how it fails is tested with the workload itself."""
+    check_workload(Command(argv=("true", "{n}")), [{"n": 1}, {"n": 2}])
+
+
+def test_server() -> None:
+    """A fake one; real ones, and what they can do wrong, are tested with the workload itself."""
+    argv = ("{python}", str(Path(__file__).parents[1] / "servers" / "faulty.py"), "{port}", "good", "--places", "{n}")
+    load = Traffic(requests=4, concurrency=2, prompt_words=4, output_tokens=2)
+    check_workload(Server(argv=argv, api="completions", load=load, stop_s=0.5), [{"n": 1}, {"n": 2}])
+
+
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.kind)
 def test_probe(probe: plugins.Probe) -> None:
     check_probe(probe)
@@ -112,7 +127,7 @@ def test_exporter(exporter: plugins.Exporter, tmp_path: Path) -> None:
 def test_no_builtin_is_forgotten() -> None:
     checked = {
         type(plugin) for plugin in (GENERATE, CEILING, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)
-    } | {PythonObject, TransformersTraining}
+    } | {Command, PythonObject, Server, TransformersTraining}
     groups = ("workloads", "probes", "executors", "exporters")
     entries = [entry for group in groups for entry in plugins.names(group).values()]
     assert {entry.load() for entry in entries if entry.module.startswith("autotuner.")} == checked

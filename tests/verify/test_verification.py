@@ -63,9 +63,9 @@ def test_dear_openings_leave_the_time_to_the_contest(left_s, stages):
 
 
 def test_a_machine_that_grew_slow_still_comes_to_a_verdict(monkeypatch):
-    """Openings take five times what the search saw: the steps before eat the time, and the contest has its own."""
+    """Openings take nine times what the search saw: the steps before eat the time, and the contest has its own."""
     spec, trials, pool = two_changes()
-    pool.setup_s = 5.0
+    pool.setup_s = 9.0
     monkeypatch.setattr(verification.time, "monotonic", lambda: pool.clock_s)
     found = verify(spec, pool, Windows(), [quick(each) for each in trials], lambda: 0.0, ignore)
     assert found.decision is Decision.BETTER, found.reason

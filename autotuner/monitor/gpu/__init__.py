@@ -12,6 +12,7 @@ from autotuner.monitor.gpu.devices import (
     Gpu,
     gpus,
     made_on_replay,
+    memory_bytes_of,
     processes,
     used_memory_bytes,
     visible_gpu,
@@ -24,6 +25,6 @@ from autotuner.monitor.gpu.trace import TRACE_FORMAT, record
 
 __all__ = [
     "Condition", "Gpu", "GpuProbe", "GpuReader", "MIN_ENERGY_WINDOW_S", "SAMPLING_PERIOD_S", "TRACE_FORMAT",
-    "conditions", "gpus", "made_on_replay", "processes", "record", "state", "throttling", "used_memory_bytes",
-    "visible_gpu", "visible_gpus", "visible_uuid",
+    "conditions", "gpus", "made_on_replay", "memory_bytes_of", "processes", "record", "state", "throttling",
+    "used_memory_bytes", "visible_gpu", "visible_gpus", "visible_uuid",
 ]  # fmt: skip

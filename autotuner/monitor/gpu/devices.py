@@ -1,7 +1,7 @@
 """Which GPUs there are, which of them this process may see, and who uses them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -96,6 +96,23 @@ def used_bytes(device: nvml.Device) -> int | None:
     device.lost |= code in nvml.GONE
     memory = memory or device.ask("nvmlDeviceGetMemoryInfo")
     return int(memory.used) if memory else None
+
+
+def memory_bytes_of(pids: Collection[int]) -> int:
+    """What some processes hold of the GPU of which they hold most; 0 without a GPU.
+
+    Where NVML does not know them, as in a container, it is all that is in use there: others must not be on it.
+    """
+    return max((_memory_bytes_of(gpu.uuid, pids) for gpu in visible_gpus()), default=0)
+
+
+def _memory_bytes_of(uuid: str, pids: Collection[int]) -> int:
+    with nvml.device(uuid) as device:
+        if not device:
+            return 0
+        listed = device.ask("nvmlDeviceGetComputeRunningProcesses_v3") or ()
+        own = [process.usedGpuMemory for process in listed if process.pid in pids]
+        return sum(own) if own and None not in own else used_bytes(device) or 0
 
 
 def processes(uuid: str) -> tuple[int, ...] | None:

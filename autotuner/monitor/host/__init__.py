@@ -5,7 +5,13 @@ absent.
 """
 
 from autotuner.monitor.host.cores import available_cores, cpu_quota
-from autotuner.monitor.host.memory import peak_rss_bytes, private_bytes_of_children, reset_peak_rss, rss_bytes
+from autotuner.monitor.host.memory import (
+    peak_rss_bytes,
+    peak_rss_bytes_of,
+    private_bytes_of_children,
+    reset_peak_rss,
+    rss_bytes,
+)
 from autotuner.monitor.host.probe import (
     FULL_RATIO,
     MAX_FOREIGN_RATIO,
@@ -20,5 +26,5 @@ from autotuner.monitor.host.processes import Usage, children, descendants, famil
 __all__ = [
     "FULL_RATIO", "MAX_FOREIGN_RATIO", "MAX_PRESSURE_RATIO", "MAX_STEAL_RATIO", "HostProbe", "HostReader", "Usage",
     "available_cores", "children", "contention", "cpu_quota", "descendants", "family", "peak_rss_bytes",
-    "private_bytes_of_children", "reset_peak_rss", "rss_bytes", "usage",
+    "peak_rss_bytes_of", "private_bytes_of_children", "reset_peak_rss", "rss_bytes", "usage",
 ]  # fmt: skip

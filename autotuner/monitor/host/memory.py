@@ -2,6 +2,7 @@
 
 import os
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 
 from autotuner.monitor.host import files
@@ -31,6 +32,12 @@ def peak_rss_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # sandboxes without VmHWM; cannot be reset
+
+
+def peak_rss_bytes_of(pids: Iterable[int]) -> int:
+    """The largest resident sets that some processes ever had, added up; those that are gone count nothing."""
+    lines = (line.split() for pid in pids for line in files.read(f"/proc/{pid}/status").splitlines())
+    return 1024 * sum(int(words[1]) for words in lines if words and words[0] == "VmHWM:")
 
 
 def private_bytes_of_children() -> int:

@@ -1,0 +1,170 @@
+"""The client alone: put a server that runs already under load, and say what came of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from autotuner.errors import MachineError, UsageError
+from autotuner.load import results
+from autotuner.load.capacity import highest_rate, throughput_per_s
+from autotuner.load.dialect import Dialect, learn
+from autotuner.load.plan import Api, Episode, Plan
+from autotuner.load.process import LoadClient
+from autotuner.load.results import ServiceLevel
+from autotuner.load.traffic import Traffic
+
+_GUESS_SHARE = 0.7  # of what a closed loop gets through
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What one session of load found.
+
+    Attributes:
+        url: That was asked.
+        api: How.
+        arrivals: As the traffic names them.
+        offered_per_s: Requests that were due in a second; NaN in a closed loop.
+        requests: That were sent.
+        duration_s: From the first that was due to the last answer.
+        tokens: That the server counted; None when it does not count them.
+        samples: Every latency, time to first token and time of a token, in the order in which they were due.
+        failures: What went wrong, and how often.
+        attainment_ratio: Share of the requests that kept the service level; NaN without one.
+        highest_rate_per_s: Where that was looked for; 0 when no rate kept the level.
+        saturated: Requests piled up: latencies say only how long that lasted.
+        doubts: Why the client itself cannot be believed; empty when it can.
+        lag_s: How late 99 % of the requests were sent at most.
+        client_busy_ratio: Of one core.
+    """
+
+    url: str
+    api: Api
+    arrivals: str
+    offered_per_s: float
+    requests: int
+    duration_s: float
+    tokens: int | None
+    samples: Mapping[str, Sequence[float]]
+    failures: Mapping[str, int]
+    attainment_ratio: float
+    highest_rate_per_s: float | None
+    saturated: bool
+    doubts: str
+    lag_s: float
+    client_busy_ratio: float
+
+    @property
+    def answered(self) -> int:
+        """Requests with an answer."""
+        return self.requests - sum(self.failures.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server that runs.
+
+    Attributes:
+        url: Of the endpoint, or of the server.
+        api: How it is asked.
+        model: That has to be named; empty when it need not.
+        stream: Answers come in parts.
+        headers: Of every request.
+        timeout_s: Of every request.
+    """
+
+    url: str
+    api: Api = "chat"
+    model: str = ""
+    stream: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 60.0
+
+    def dialect(self) -> Dialect:
+        """How it would like to be asked, as far as that is known before asking.
+
+        Raises:
+            UsageError: The URL is none.
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{self.url!r} is no URL of a server", "write http://127.0.0.1:8000")
+        paths = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "json": ""}
+        path = "" if parts.path.strip("/") else paths[self.api]
+        url = self.url.rstrip("/") + path
+        return Dialect(url, self.api, self.model, self.stream, headers=self.headers, timeout_s=self.timeout_s)
+
+
+def load_server(target: Target, traffic: Traffic, level: ServiceLevel | None, *, find_rate: bool) -> LoadReport:
+    """One episode after a short warm-up, or as many as it takes to find the highest rate.
+
+    Args:
+        target: The server.
+        traffic: What it is asked, and when.
+        level: What a good request keeps.
+        find_rate: Look for the highest rate that keeps `level`.
+
+    Raises:
+        UsageError: The rate is to be found without a level, or the server refuses a plain request.
+        MachineError: Nobody answers.
+    """
+    if find_rate and level is None:
+        hint = "give one, as --slo latency_s=200ms"
+        raise UsageError("the highest rate is that which keeps a service level", hint)
+    with LoadClient() as client:
+        dialect = _understood(client, target, traffic)
+        closed = traffic.model_copy(update={"arrivals": "closed", "rate_per_s": None})
+        warm = closed.model_copy(update={"requests": min(traffic.requests, 2 * traffic.concurrency)})
+        warmed = client.run(warm.plan(dialect, -1))
+        plan = traffic.plan(dialect, 0)
+        if not find_rate or level is None:
+            return _report(target, traffic, plan, client.run(plan), level, None)
+        numbers = iter(range(1, 1000))
+
+        def measure(rate_per_s: float) -> Episode:
+            return client.run(traffic.plan(dialect, next(numbers), rate_per_s=rate_per_s))
+
+        found = highest_rate(measure, level, _GUESS_SHARE * throughput_per_s(warmed))
+        episode = found.episode or warmed
+        return _report(target, traffic, plan, episode, level, found.rate_per_s)
+
+
+def _understood(client: LoadClient, target: Target, traffic: Traffic) -> Dialect:
+    dialect = target.dialect()
+    if target.api == "json":
+        answer = dialect.ask(client.run, traffic.plan(dialect, 0).calls[0].body)
+    else:
+        dialect, answer = learn(client.run, dialect, {})
+    if answer.failure.startswith("HTTP 4"):
+        raise UsageError(f"{dialect.url}: {answer.failure}", "is it the right --api, path and --model?")
+    if answer.failure:
+        raise MachineError(f"{dialect.url}: {answer.failure}", "is the server running?")
+    return dialect
+
+
+def _report(
+    target: Target, traffic: Traffic, plan: Plan, episode: Episode, level: ServiceLevel | None, rate: float | None
+) -> LoadReport:
+    replies = episode.replies
+    paced = plan.paced or rate is not None
+    due_s = replies[-1].due_s - replies[0].due_s
+    kinds = (("latency_s", results.latency_s), ("ttft_s", results.ttft_s), ("tpot_s", results.tpot_s))
+    samples = {name: [v for reply in replies if not math.isnan(v := of(reply))] for name, of in kinds}
+    return LoadReport(
+        url=plan.url,
+        api=target.api,
+        arrivals="poisson" if rate is not None else traffic.arrivals,
+        offered_per_s=(len(replies) - 1) / due_s if paced and due_s > 0 else math.nan,
+        requests=len(replies),
+        duration_s=results.duration_s(episode),
+        tokens=results.tokens(episode),
+        samples={name: values for name, values in samples.items() if values},
+        failures=dict(results.failures(replies)),
+        attainment_ratio=results.attainment_ratio(episode, level) if level else math.nan,
+        highest_rate_per_s=rate,
+        saturated=paced and results.is_saturated(replies),
+        doubts=results.doubts(episode, paced, plan.places),
+        lag_s=results.dispatch_lag_s(episode, paced, plan.places),
+        client_busy_ratio=episode.client_busy_ratio,
+    )

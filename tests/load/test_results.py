@@ -1,0 +1,110 @@
+"""What an episode is worth: latencies from when requests were due, and the audits that refuse what cannot be true."""
+
+import math
+import random
+
+import pytest
+
+from autotuner.load.capacity import highest_rate
+from autotuner.load.plan import Answer, Episode, Reply
+from autotuner.load.results import (
+    ServiceLevel,
+    attainment_ratio,
+    doubts,
+    failures,
+    is_good,
+    is_saturated,
+    latency_s,
+    tokens,
+    tpot_s,
+    ttft_s,
+)
+
+
+def reply(due_s=0.0, sent_s=None, ended_s=1.0, **answer):
+    sent_s = due_s if sent_s is None else sent_s
+    known = {"first_s": due_s + 0.2, "last_s": ended_s, "chunks": 5, "tokens": 5, **answer}
+    return Reply(due_s, sent_s, ended_s, Answer(**known))
+
+
+def queue(rate_per_s, service_s, count, seed=0, client_busy_ratio=0.1):
+    """An M/D/1 queue, simulated exactly."""
+    draw, now_s, free_s, replies = random.Random(seed), 0.0, 0.0, []
+    for _ in range(count):
+        free_s = max(free_s, now_s) + service_s
+        replies.append(reply(now_s, ended_s=free_s))
+        now_s += draw.expovariate(rate_per_s)
+    span_s = max(one.ended_s for one in replies)
+    in_flight = sum(one.ended_s - one.due_s for one in replies) / span_s
+    return Episode(tuple(replies), client_busy_ratio, in_flight)
+
+
+def test_latency_counts_from_when_it_was_due():
+    late = reply(due_s=1.0, sent_s=1.5, ended_s=2.0, first_s=1.75)
+    assert latency_s(late) == 1.0
+    assert ttft_s(late) == 0.75
+
+
+def test_a_failure_is_infinitely_late():
+    failed = reply(failure="HTTP 500")
+    assert latency_s(failed) == ttft_s(failed) == tpot_s(failed) == math.inf
+    assert not is_good(failed, ServiceLevel())
+    assert failures([failed, reply()]) == {"HTTP 500": 1}
+
+
+def test_time_for_a_token_leaves_out_those_of_the_first_part():
+    assert tpot_s(reply(first_s=0.2, last_s=1.0, chunks=5, tokens=5)) == pytest.approx(0.2)
+    assert tpot_s(reply(first_s=0.2, last_s=1.0, chunks=9, tokens=10)) == pytest.approx(0.8 / (10 * 8 / 9))
+    assert math.isnan(tpot_s(reply(chunks=5, tokens=32)))  # parts of six tokens say nothing of one
+    assert math.isnan(tpot_s(reply(tokens=None)))
+
+
+def test_tokens_are_known_only_when_all_are_counted():
+    assert tokens(Episode((reply(), reply(failure="x", tokens=None)), 0, 0)) == 5
+    assert tokens(Episode((reply(), reply(tokens=None)), 0, 0)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_queue_that_drains_is_not_saturated(seed):
+    assert not is_saturated(queue(8.0, 0.1, 200, seed).replies)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_queue_that_grows_is(seed):
+    assert is_saturated(queue(14.0, 0.1, 200, seed).replies)
+
+
+def test_a_client_that_may_be_believed():
+    assert doubts(queue(5.0, 0.1, 50), paced=True, places=None) == ""
+
+
+def test_a_client_that_sends_late_is_refused():
+    late = Episode(tuple(reply(0.1 * n, sent_s=0.1 * n + 0.05, ended_s=0.1 * n + 0.3) for n in range(50)), 0.1, 2.9)
+    assert "sent 50.0 ms late" in doubts(late, paced=True, places=None)
+    assert "late" not in doubts(late, paced=True, places=4)  # they wait for a place, which is meant
+
+
+def test_a_client_without_time_to_spare_is_refused():
+    assert "used 90% of a core" in doubts(queue(5.0, 0.1, 50, client_busy_ratio=0.9), paced=True, places=None)
+
+
+def test_littles_law_finds_a_miscount():
+    found = queue(5.0, 0.1, 50)
+    wrong = Episode(found.replies, 0.1, 1.3 * found.in_flight_mean)
+    assert "Little" in doubts(wrong, paced=True, places=None)
+
+
+@pytest.mark.parametrize("guess", [0.5, 6.0, 200.0])
+def test_the_highest_rate_is_found_from_anywhere(guess):
+    """Of M/D/1 with 0.1 s of service, 95 % within 0.5 s: near 0.74 of its 10 requests/s."""
+    level = ServiceLevel(latency_s=0.5)
+    found = highest_rate(lambda rate: queue(rate, 0.1, 3000), level, guess)
+    assert 6.8 < found.rate_per_s < 7.8
+    assert found.episode is not None
+    assert attainment_ratio(found.episode, level) >= 0.95
+
+
+def test_a_level_that_no_rate_keeps():
+    found = highest_rate(lambda rate: queue(rate, 0.1, 50), ServiceLevel(latency_s=0.05), 5.0)
+    assert found.rate_per_s == 0
+    assert found.episode is None

@@ -1,0 +1,214 @@
+"""Servers that behave, and servers that do not: each in a real process, each fault a failure of its trial only."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autotuner.errors import AutotuneError
+from autotuner.executors.process import ProcessExecutor
+from autotuner.monitor import answers
+from autotuner.plugins import Job
+from autotuner.testing.workloads import check_workload
+from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
+from autotuner.workloads.server import Server
+
+FAULTY = str(Path(__file__).parent.parent / "servers" / "faulty.py")
+QUICK = MeasurementProtocol(block_s=0.001, min_blocks=1, min_measure_s=0, max_measure_s=0.1, contended_retries=0)
+LOAD = {"requests": 12, "concurrency": 4, "prompt_words": 4, "output_tokens": 5}
+
+
+def server(behaviour="good", *arguments, **options):
+    argv = ["{python}", FAULTY, "{port}", behaviour, *arguments]
+    known = {"api": "completions", "argv": argv, "load": LOAD, "timeout_s": 5, "ready_s": 20, "stop_s": 0.5}
+    return Server(**{**known, **options})
+
+
+def measure(workload, config=None, **job):
+    with ProcessExecutor().open(workload.preload()) as pool:
+        return pool.submit(Job(workload, config or {}, QUICK, log_path=Path("t.log"), **job)).result(60)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_good_server_is_measured():
+    found = measure(server(slo={"latency_s": "2 s"}, price_per_hour=3.6))
+    assert isinstance(found, Measurement), found
+    samples = found.samples
+    assert len(samples["latency_s"]) == len(samples["ttft_s"]) >= 12
+    tokens_per_s, requests_per_s = (samples[f"throughput_{name}_per_s"][0] for name in ("tokens", "requests"))
+    assert tokens_per_s == pytest.approx(5 * requests_per_s, rel=0.01)
+    assert samples["cost_per_million_tokens"][0] == pytest.approx(1e6 * 1e-3 / tokens_per_s, rel=0.1)
+    assert set(samples["error_ratio"]) == {0.0}
+    assert set(samples["slo_attainment_ratio"]) == {1.0}
+    assert samples["goodput_requests_per_s"][0] == pytest.approx(requests_per_s, rel=0.1)
+    assert samples["peak_memory_bytes"][0] > 10e6  # of the server, which is Python
+
+
+def test_its_contract():
+    workload = server("good", "--service-s", "{service_s}")
+    check_workload(workload, [{"service_s": 0.001}, {"service_s": 0.002}])
+
+
+def test_nothing_is_left_of_it():
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    workload = server("ignores-sigterm")
+    with workload.open({}, "cpu") as opened:
+        opened.step({})
+        pids = [*opened.processes(), *(one.pid for one in psutil.Process().children(recursive=True))]
+    assert not [pid for pid in pids if pid not in before and psutil.pid_exists(pid)]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "arguments", "says"),
+    [
+        ("never-ready", (), "gave no answer within 1 s: the connection failed"),
+        ("refuses", (), "gave no answer within 1 s: HTTP 404: "),
+        ("dies", ("--dies-after", "6"), "left with exit code 3"),
+        ("dies", ("--dies-after", "0"), "left with exit code 3"),
+        ("error-body", (), "the answer is an error: the engine is dead"),
+        ("error-event", (), "out of blocks"),
+        ("empty", (), "the answer is empty"),
+        ("wrong-type", (), "text/html, not JSON or an event stream"),
+        ("half-closed", (), "requests failed, "),
+    ],
+)
+def test_a_bad_server_fails_its_trial_only(behaviour, arguments, says):
+    ready_s = 1 if behaviour in ("never-ready", "refuses", "empty") else 20
+    found = measure(server(behaviour, *arguments, ready_s=ready_s))
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.CRASHED
+    assert says in found.message
+
+
+def test_a_server_that_takes_too_much_memory():
+    workload = server("leaks")
+    with ProcessExecutor(memory_limit_bytes=600 * 2**20).open() as pool:
+        found = pool.submit(Job(workload, {}, QUICK, log_path=Path("t.log"))).result(60)
+        after = pool.submit(Job(server(), {}, QUICK, launch="next", log_path=Path("t.log"))).result(60)
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.OUT_OF_MEMORY
+    assert isinstance(after, Measurement)
+
+
+def test_a_port_that_is_taken():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        found = measure(server(port=port))
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.UNSUPPORTED
+    assert f"port {port} is taken" in found.message
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert isinstance(measure(server()), Measurement)
+
+
+def test_a_program_that_is_not_there():
+    found = measure(server(argv=["no-such-server", "{port}"]))
+    assert isinstance(found, Failure)
+    assert "there is no no-such-server" in found.message
+
+
+def test_a_strict_server_is_asked_for_what_it_knows():
+    with server("strict").open({}, "cpu") as opened:
+        assert opened.dialect.wishes == {"temperature": 0.0}
+        assert opened.step({}).work["tokens"] == 60
+
+
+def test_more_than_it_serves_is_no_measurement():
+    """One place of 50 ms serves 20 requests/s."""
+    slow = {"arrivals": "poisson", "rate_per_s": 60, "requests": 60, "output_tokens": 2}
+    found = measure(server("good", "--service-s", "0.05", "--places", "1", load=slow))
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.INVALID
+    assert "60 requests/s are more than it serves" in found.message
+
+
+def test_the_highest_rate_that_keeps_the_level():
+    load = {"arrivals": "poisson", "rate_per_s": 1, "requests": 40, "concurrency": 2, "output_tokens": 2}
+    workload = server(
+        "good", "--service-s", "0.02", "--places", "1", load=load, slo={"latency_s": "100 ms"}, find_rate=True
+    )
+    with workload.open({}, "cpu") as opened:
+        step = opened.step({})
+    assert 10 < step.metrics["slo_rate_per_s"] < 50  # of 50 that it serves at all
+    assert step.metrics["slo_attainment_ratio"] >= 0.95
+
+
+def test_parameters_that_it_takes_while_it_runs():
+    workload = server(reload={"path": "/tune", "json": {"service_s": "{service_s}"}})
+    assert workload.trait("service_s").live
+    with workload.open({"service_s": 0.01}, "cpu") as opened:
+        fast, slow = (min(opened.step({"service_s": s}).samples["latency_s"]) for s in (0.01, 0.06))
+    assert slow >= 0.06 > fast
+
+
+def test_a_parameter_of_requests_is_live_and_one_of_the_start_is_not():
+    workload = server("good", "--service-s", "{service_s}", request={"max_tokens": "{length}"})
+    assert workload.trait("length").live
+    assert not workload.trait("service_s").live
+    assert workload.fixed({"service_s": 0, "length": 3}) == {"service_s"}
+    with workload.open({"service_s": 0.01, "length": 3}, "cpu") as opened:
+        assert opened.step({"service_s": 0.01, "length": 7}).work["tokens"] == 84
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [({}, "{threads} is no parameter"), ({"threads": 1, "batch": 2}, "batch is used nowhere: write {batch} into argv")],
+)
+def test_texts_and_parameters_that_do_not_fit(config, says):
+    assert says in server("good", "{threads}").refuses(config)
+
+
+def test_an_endpoint_of_ones_own(folder):
+    (folder / "bodies.jsonl").write_text('{"body": {"x": 1}}\n{"body": {"x": 2}}\n')
+    rows = [
+        {"body": {"x": n}, "label": label} for n, label in ((0, "class0"), (1, "class1"), (2, "class9"), (3, "cat"))
+    ]
+    (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    workload = server(
+        api="json", path="/predict", load={**LOAD, "prompts": "bodies.jsonl"},
+        quality={"labels": "labels.jsonl", "answer": "labels"},
+    )  # fmt: skip
+    workload.check()
+    found = measure(workload)
+    assert isinstance(found, Measurement), found
+    assert set(found.samples["top1_accuracy_ratio"]) == {0.5}
+    assert set(found.samples["top5_accuracy_ratio"]) == {0.75}
+    assert "ttft_s" not in found.samples
+
+
+def test_answers_are_compared_as_far_as_both_went_the_same_way():
+    outputs = {}
+    for behaviour in ("good", "unsure"):
+        with server(behaviour).open({}, "cpu") as opened:
+            outputs[behaviour] = opened.outputs({}, None)
+    same = answers.compare(outputs["good"], outputs["good"])
+    assert same == {"output_identical": 1.0, "top1_agreement_ratio": 1.0, "top5_agreement_ratio": 1.0}
+    other = answers.compare(outputs["good"], outputs["unsure"])
+    assert other["top1_agreement_ratio"] == 0.0  # it was sure, and the other chose otherwise
+    assert other["top5_agreement_ratio"] == 1.0  # but each had the other's choice among its likeliest
+    assert answers.compare(outputs["unsure"], outputs["good"])["top1_agreement_ratio"] == 1.0  # a near-tie counts not
+
+
+def test_a_secret_of_the_environment_is_not_handed_on(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    code = "import os; print(os.environ.get('AWS_SECRET_ACCESS_KEY'), os.environ['OMP_NUM_THREADS'], os.environ['X'])"
+    workload = server(
+        argv=[sys.executable, "-c", code + "; raise SystemExit(9)"], env={"X": "{n}"}, url="http://h:{port}"
+    )
+    with pytest.raises((AutotuneError, OSError), match="None 3 4"), workload.open({"n": 4}, "cpu"):
+        pass
