@@ -114,21 +114,29 @@ class Client:
 
     async def _exchange(self, plan: Plan, raw: _Raw, body: bytes, start_s: float) -> None:
         """Send one request and keep whatever comes, with its time."""
-        headers = {"Content-Type": "application/json", **plan.headers}
-        timeout = aiohttp.ClientTimeout(total=plan.timeout_s, sock_connect=min(_CONNECT_S, plan.timeout_s))
         raw.sent_s = time.perf_counter() - start_s
         try:
-            async with self._session.request(
-                plan.method, plan.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                raw.status, raw.content_type = response.status, response.headers.get("Content-Type", "")
-                async for part in response.content.iter_any():
-                    raw.parts.append((time.perf_counter() - start_s, part))
+            try:
+                await self._ask(plan, raw, body, start_s)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if raw.status:
+                    raise
+                await self._ask(plan, raw, body, start_s)  # it had closed a kept-alive connection, as servers may
         except TimeoutError:
             raw.failure = f"no complete answer within {plan.timeout_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
             raw.failure = f"the connection failed: {_words(error)}"
         raw.ended_s = time.perf_counter() - start_s
+
+    async def _ask(self, plan: Plan, raw: _Raw, body: bytes, start_s: float) -> None:
+        headers = {"Content-Type": "application/json", **plan.headers}
+        timeout = aiohttp.ClientTimeout(total=plan.timeout_s, sock_connect=min(_CONNECT_S, plan.timeout_s))
+        async with self._session.request(
+            plan.method, plan.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+        ) as response:
+            raw.status, raw.content_type = response.status, response.headers.get("Content-Type", "")
+            async for part in response.content.iter_any():
+                raw.parts.append((time.perf_counter() - start_s, part))
 
 
 def _words(error: Exception) -> str:

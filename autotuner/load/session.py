@@ -112,6 +112,7 @@ def load_server(target: Target, traffic: Traffic, level: ServiceLevel | None, *,
     if find_rate and level is None:
         hint = "give one, as --slo latency_s=200ms"
         raise UsageError("the highest rate is that which keeps a service level", hint)
+    traffic.wanted(0)  # a file that cannot be read is said before anybody is asked
     with LoadClient() as client:
         dialect = _understood(client, target, traffic)
         closed = traffic.model_copy(update={"arrivals": "closed", "rate_per_s": None})

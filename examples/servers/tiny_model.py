@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 VOCABULARY, WIDTH, LAYERS, HEADS = 512, 256, 4, 4
-WORDS = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(VOCABULARY - 3))]
+BYTES = [f"<0x{number:02X}>" for number in range(256)]  # llama.cpp spells with them what is no word
+SILENT = ["<unk>", "<s>", "</s>", *BYTES]  # that are never generated
+WORDS = [*SILENT, *(f"w{number}" for number in range(VOCABULARY - len(SILENT)))]
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 
@@ -26,6 +28,7 @@ def write_transformers(folder: Path) -> None:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = None
+    model.lm_head.weight.data[: len(SILENT)] = 0
     model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -51,11 +54,11 @@ def write_gguf(file: Path) -> None:
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(VOCABULARY)
     writer.add_tokenizer_model("llama")
-    pieces = [word if number < 3 else f"▁{word}" for number, word in enumerate(WORDS)]
+    pieces = [word if word in SILENT else f"▁{word}" for word in WORDS]
     writer.add_token_list(pieces)
     writer.add_token_scores([0.0] * VOCABULARY)
-    kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
-    writer.add_token_types([*kinds, *[gguf.TokenType.NORMAL] * (VOCABULARY - 3)])
+    kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL, *[gguf.TokenType.BYTE] * 256]
+    writer.add_token_types([*kinds, *[gguf.TokenType.NORMAL] * (VOCABULARY - len(kinds))])
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
@@ -63,6 +66,8 @@ def write_gguf(file: Path) -> None:
 
     def add(name: str, *shape: int) -> None:
         values = draw.standard_normal(shape, dtype=numpy.float32) * 0.02 if len(shape) > 1 else numpy.ones(shape, "f4")
+        if name == "output.weight":
+            values[: len(SILENT)] = 0
         writer.add_tensor(name, values.astype(numpy.float32))
 
     add("token_embd.weight", VOCABULARY, WIDTH)
