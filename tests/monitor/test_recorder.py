@@ -1,5 +1,7 @@
 """The recorder on workloads with known truth: what is measured, when it stops, and what becomes of failures."""
 
+import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +82,25 @@ class TwoFaced(Growing):
         self.steps.append(1)
         time.sleep(0.012 if Random(len(self.steps)).random() < 0.5 else 0.002)
         return Step(work={"samples": 1})
+
+
+class Serving(Growing):
+    """Gets warm by itself; of each step of 40 ms 20 are its work, in which it answered two requests."""
+
+    kind: Literal["serving"] = "serving"  # type: ignore[assignment]
+    second_s: float = 0.03
+    warmed: ClassVar[list[Any]] = []
+
+    def warm_up(self, config: Any) -> None:
+        self.warmed.append(dict(config))
+
+    def step(self, config: Any) -> Step:
+        self.steps.append(1)
+        time.sleep(0.04)
+        return Step({"requests": 2}, {}, {"latency_s": (0.01, self.second_s)}, 0.02)
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
 
 
 class Disturbed(Probe):
@@ -238,3 +259,20 @@ def test_a_gpu_that_is_gone_is_the_machines_fault(monkeypatch, state: str, is_ma
                 opened.measure(broken)
         else:
             assert isinstance(opened.measure(broken), Failure)
+
+
+def test_what_a_step_says_of_its_own_latencies_and_time():
+    Serving.warmed.clear()
+    found = measure(job(Serving(second_s=math.inf)))
+    assert Serving.warmed == [{"size": 1}]
+    assert len(Serving.steps) == len(found.samples["throughput_steps_per_s"])  # none was spent on getting warm
+    assert found.samples["throughput_requests_per_s"][0] == pytest.approx(100, rel=0.01)  # 2 in 20 ms, not in 40
+    assert set(found.samples["latency_s"]) == {0.01, math.inf}  # what never came is a sample as well
+    assert found.samples["peak_memory_bytes"][0] > 1e6
+
+
+def test_a_latency_that_is_no_number_fails_the_trial():
+    with Recorder() as opened:
+        outcome = opened.measure(job(Serving(second_s=math.nan)))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is FailureKind.NOT_FINITE
