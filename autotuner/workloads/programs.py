@@ -30,7 +30,7 @@ INHERITED = (
     "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_*", "TOKENIZERS_PARALLELISM",
 )  # fmt: skip
 _TAIL_LINES = 40
-_PUMP_S = 1.0  # a stray that holds the pipe open must not hold us up
+_PUMP_S = 0.5  # a stray that holds the pipe open must not hold us up
 _MOST_LINES, _MOST_CHARACTERS = 10_000, 2**20  # of output that is searched for numbers
 _OUT_OF_MEMORY = ("out of memory", "cannot allocate memory", "std::bad_alloc", "memoryerror", "failed to allocate")
 

@@ -1,5 +1,6 @@
 """Servers that behave, and servers that do not: each in a real process, each fault a failure of its trial only."""
 
+import itertools
 import json
 import socket
 import sys
@@ -12,11 +13,11 @@ from autotuner.errors import AutotuneError
 from autotuner.executors.process import ProcessExecutor
 from autotuner.monitor import answers
 from autotuner.plugins import Job
-from autotuner.testing.workloads import check_workload
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
 from autotuner.workloads.server import Server
 
 FAULTY = str(Path(__file__).parent.parent / "servers" / "faulty.py")
+NUMBERS = itertools.count()
 QUICK = MeasurementProtocol(block_s=0.001, min_blocks=1, min_measure_s=0, max_measure_s=0.1, contended_retries=0)
 LOAD = {"requests": 12, "concurrency": 4, "prompt_words": 4, "output_tokens": 5}
 
@@ -27,9 +28,23 @@ def server(behaviour="good", *arguments, **options):
     return Server(**{**known, **options})
 
 
-def measure(workload, config=None, **job):
-    with ProcessExecutor().open(workload.preload()) as pool:
-        return pool.submit(Job(workload, config or {}, QUICK, log_path=Path("t.log"), **job)).result(60)
+@pytest.fixture(scope="module")
+def pool():
+    with ProcessExecutor().open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def measure(pool):
+    """In a process of its own."""
+
+    def measured(workload, config=None):
+        launch = f"launch{next(NUMBERS)}"
+        found = pool.submit(Job(workload, config or {}, QUICK, launch=launch, log_path=Path("t.log"))).result(60)
+        pool.close(launch)
+        return found
+
+    return measured
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +53,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_good_server_is_measured():
+def test_a_good_server_is_measured(measure):
     found = measure(server(slo={"latency_s": "2 s"}, price_per_hour=3.6))
     assert isinstance(found, Measurement), found
     samples = found.samples
@@ -50,11 +65,6 @@ def test_a_good_server_is_measured():
     assert set(samples["slo_attainment_ratio"]) == {1.0}
     assert samples["goodput_requests_per_s"][0] == pytest.approx(requests_per_s, rel=0.1)
     assert samples["peak_memory_bytes"][0] > 10e6  # of the server, which is Python
-
-
-def test_its_contract():
-    workload = server("good", "--service-s", "{service_s}")
-    check_workload(workload, [{"service_s": 0.001}, {"service_s": 0.002}])
 
 
 def test_nothing_is_left_of_it():
@@ -80,7 +90,7 @@ def test_nothing_is_left_of_it():
         ("half-closed", (), "requests failed, "),
     ],
 )
-def test_a_bad_server_fails_its_trial_only(behaviour, arguments, says):
+def test_a_bad_server_fails_its_trial_only(behaviour, arguments, says, measure):
     ready_s = 1 if behaviour in ("never-ready", "refuses", "empty") else 20
     found = measure(server(behaviour, *arguments, ready_s=ready_s))
     assert isinstance(found, Failure)
@@ -98,7 +108,7 @@ def test_a_server_that_takes_too_much_memory():
     assert isinstance(after, Measurement)
 
 
-def test_a_port_that_is_taken():
+def test_a_port_that_is_taken(measure):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -112,10 +122,11 @@ def test_a_port_that_is_taken():
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert isinstance(measure(server()), Measurement)
+    with server().open({}, "cpu") as opened:
+        assert opened.step({}).work["requests"] == 12
 
 
-def test_a_program_that_is_not_there():
+def test_a_program_that_is_not_there(measure):
     found = measure(server(argv=["no-such-server", "{port}"]))
     assert isinstance(found, Failure)
     assert "there is no no-such-server" in found.message
@@ -127,7 +138,7 @@ def test_a_strict_server_is_asked_for_what_it_knows():
         assert opened.step({}).work["tokens"] == 60
 
 
-def test_more_than_it_serves_is_no_measurement():
+def test_more_than_it_serves_is_no_measurement(measure):
     """One place of 50 ms serves 20 requests/s."""
     slow = {"arrivals": "poisson", "rate_per_s": 60, "requests": 60, "output_tokens": 2}
     found = measure(server("good", "--service-s", "0.05", "--places", "1", load=slow))
@@ -172,15 +183,15 @@ def test_texts_and_parameters_that_do_not_fit(config, says):
     assert says in server("good", "{threads}").refuses(config)
 
 
-def test_an_endpoint_of_ones_own(folder):
+def test_an_endpoint_of_ones_own(folder, measure):
     (folder / "bodies.jsonl").write_text('{"body": {"x": 1}}\n{"body": {"x": 2}}\n')
     rows = [
         {"body": {"x": n}, "label": label} for n, label in ((0, "class0"), (1, "class1"), (2, "class9"), (3, "cat"))
     ]
     (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
     workload = server(
-        api="json", path="/predict", load={**LOAD, "prompts": "bodies.jsonl"},
-        quality={"labels": "labels.jsonl", "answer": "labels"},
+        api="json", path="/predict", load={**LOAD, "prompts": folder / "bodies.jsonl"},
+        quality={"labels": folder / "labels.jsonl", "answer": "labels"},
     )  # fmt: skip
     workload.check()
     found = measure(workload)
