@@ -122,7 +122,7 @@ def test_a_file_that_is_not_there(tmp_path, file):
     (changed("throughput_tokens", "throughput_token"), ["unknown metric", "did you mean throughput_tokens_per_s?"]),
     (changed("kind: replay", "kind: replya"), ["unknown workload 'replya'", "did you mean replay?"]),
     (changed("kind: inline", "kind: slurm"), ["unknown executor 'slurm'", "installed: "]),
-    (changed("workload:", "worload:"), ["workload: is missing", "installed: ceiling, python, replay"]),
+    (changed("workload:", "worload:"), ["workload: is missing", "installed: ceiling, command, python, replay"]),
 ])  # fmt: skip
 def test_a_study_that_cannot_be_meant(file, text, words):
     file.write_text(text)
