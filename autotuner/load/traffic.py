@@ -129,7 +129,8 @@ def checked(kind: type[ModelT], options: Mapping[str, Any]) -> ModelT:
         raise UsageError(f"{where}: {text}" if where else text) from None
 
 
-Seconds = Annotated[float, BeforeValidator(lambda value: parse_quantity(str(value), "s")), Field(gt=0)]
+_WITH_UNIT = BeforeValidator(lambda value: parse_quantity(str(value), "s"), json_schema_input_type=float | str)
+Seconds = Annotated[float, _WITH_UNIT, Field(gt=0)]
 
 
 class Level(BaseModel):
