@@ -83,7 +83,7 @@ def test_a_sick_machine_is_told_what_is_wrong(check, files, level, words, tmp_pa
     assert finding.mend or level is Level.INFO, "what is wrong has a mend"
 
 
-@pytest.mark.parametrize(("check", "files"), HEALTHY, ids=str)
+@pytest.mark.parametrize(("check", "files"), HEALTHY, ids=[case[0].__name__ for case in HEALTHY])
 def test_nothing_is_said_of_a_healthy_machine_nor_of_one_without_these_files(check, files, tmp_path):
     assert list(check(tree(tmp_path / "healthy", files))) == []
     (tmp_path / "empty").mkdir()
