@@ -59,7 +59,7 @@ class Jobs:
 
     def _live(self, config: Config) -> frozenset[str]:
         """What a worker can take over without reopening; nothing when the time to open is what counts."""
-        metrics = {self.spec.objective.metric, *(limit.metric for limit in self.spec.limits)}
+        metrics = {*self.spec.objective.metrics, *(limit.metric for limit in self.spec.limits)}
         if "setup_s" in metrics:
             return frozenset()
         live = frozenset(name for name in self.spec.parameters if self.spec.trait(name).live)

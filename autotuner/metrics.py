@@ -40,6 +40,9 @@ class Metric:
     text: str
 
 
+SCORE = "score"
+
+
 def _rate(name: str, text: str) -> Metric:
     return Metric(name, "1/s", "higher", name, "median", text)
 
@@ -49,6 +52,8 @@ _TABLE = (
     _rate("throughput_requests_per_s", "requests answered per second, median over blocks"),
     _rate("throughput_samples_per_s", "samples processed per second, median over blocks"),
     _rate("throughput_steps_per_s", "steps per second, median over blocks"),
+    Metric(SCORE, "", "higher", SCORE, "last",
+           "of several objectives: the weighted geometric mean of what each gained over the baseline"),
     Metric("latency_mean_s", "s", "lower", "latency_s", "mean", "mean time from request to complete answer"),
     Metric("latency_p50_s", "s", "lower", "latency_s", "p50", "median time from request to complete answer"),
     Metric("latency_p95_s", "s", "lower", "latency_s", "p95", "time within which 95 % of requests are answered"),
@@ -166,6 +171,8 @@ def goal(name: str, own: Collection[str] | None = None) -> Metric:
     """
     if own is not None and name not in METRICS and name not in own:
         raise unknown_metric(name, own)
+    if name == SCORE:
+        raise UsageError(f"{name} is what several objectives make", "list the objectives, each with its weight")
     if name == "mfu_ratio":
         hint = "ask for the throughput: the same work in less time has the higher ratio"
         raise UsageError(f"{name} is reported, but cannot be asked for", hint)

@@ -1,5 +1,6 @@
 """Whole studies through the programming interface: real processes, a real record, a workload with known truth."""
 
+import json
 import os
 import signal
 import subprocess
@@ -103,6 +104,28 @@ def test_limits_hold_back_the_fastest(study: Study) -> None:
     summary = study.start(GAIN + "limits: [latency_p50_s <= 14 ms]\n")
     assert summary.verification is not None
     assert summary.verification.config["batch"] == 8, "16 takes 20 ms"
+
+
+def test_several_objectives_are_weighed_and_show_their_front(study: Study) -> None:
+    goals = "objectives: [{maximize: throughput_tokens_per_s}, {minimize: latency_p50_s, weight: %s}]"
+    text = GAIN.replace("objectives: [{maximize: throughput_tokens_per_s}]", goals % 1)
+    verification = study.start(text).verification
+    assert verification is not None
+    assert verification.decision is Decision.BETTER, verification.reason
+    assert verification.config["batch"] == 4, "2.5 times the tokens in 1.6 times the time; less at 2 and at 8"
+    assert verification.metric == "score"
+    assert verification.metrics["score"] == pytest.approx(verification.gain_ratio, rel=0.1)
+    assert {"throughput_tokens_per_s", "latency_p50_s"} <= verification.metrics.keys()
+    show = [AUTOTUNE, "study", "show", "s", "--db", study.db]
+    front = json.loads(subprocess.run([*show, "--json"], capture_output=True, text=True).stdout)["front"]
+    rates = [trial["objectives"]["throughput_tokens_per_s"] for trial in front]
+    assert len(front) >= 5
+    assert rates == sorted(rates, reverse=True)
+    screen = subprocess.run(show, capture_output=True, text=True).stdout
+    assert "front: nothing is better in all objectives" in screen
+    assert max(map(len, screen.splitlines())) <= 80
+    summary = study.start(text.replace("weight: 1", "weight: 4"), name="latency")
+    assert summary.decision is not Decision.BETTER, "every token more costs more time than it is worth"
 
 
 @pytest.mark.slow

@@ -228,7 +228,6 @@ class SpaceCheck:
 def check_space(spec: StudySpec) -> SpaceCheck:
     """Count what a study may try."""
     space = Space(spec)
-    direction = "maximize" if spec.objective.sign > 0 else "minimize"
     return SpaceCheck(
         name=spec.name,
         source=spec.source,
@@ -236,7 +235,7 @@ def check_space(spec: StudySpec) -> SpaceCheck:
         baseline=spec.baseline,
         raw_size=space.raw_size,
         legal_size=space.size(),
-        objective=f"{direction} {spec.objective.metric}",
+        objective=spec.objective.text,
         limits=tuple(limit.text for limit in spec.limits),
         max_trials=spec.budget.trials,
         device=spec.device,

@@ -1,11 +1,12 @@
 """A measurement against the study's objectives and limits."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from autotuner.analyze.derived import derive
 from autotuner.analyze.diagnose import diagnose
 from autotuner.errors import UsageError
-from autotuner.metrics import METRICS, metric, value_of
+from autotuner.metrics import METRICS, SCORE, metric, value_of
 from autotuner.spec.model import StudySpec
 from autotuner.statistics import half_width_ratio
 from autotuner.types import Ceilings, Config, Measurement, Metrics, Trial, Verdict
@@ -38,7 +39,7 @@ def judge(
     samples = all_samples(measurement, ceilings)
     reference = samples if baseline is None else all_samples(baseline, ceilings)
     return Verdict(
-        objectives={goal.metric: _objective(goal.metric, samples) for goal in spec.objectives},
+        objectives=_objectives(spec, samples, reference if baseline or not trials else None),
         violations={
             limit.text: limit.excess(value_of(limit.metric, samples), value_of(limit.metric, reference))
             for limit in spec.limits
@@ -49,8 +50,13 @@ def judge(
 
 
 def _precision_ratio(spec: StudySpec, samples: Samples) -> float:
-    values, seconds = samples[metric(spec.objective.metric).samples], samples.get("block_s", ())
-    return half_width_ratio(values, seconds if len(seconds) == len(values) else (), spec.seed)
+    """Half-width of the objective's interval; of several, of their score, as if their errors had nothing in common."""
+    seconds, squares, weights = samples.get("block_s", ()), 0.0, 0.0
+    for objective in spec.objectives:
+        values = samples[metric(objective.metric).samples]
+        ratio = half_width_ratio(values, seconds if len(seconds) == len(values) else (), spec.seed)
+        squares, weights = squares + (objective.weight * ratio) ** 2, weights + objective.weight
+    return math.sqrt(squares) / weights
 
 
 def all_samples(measurement: Measurement, ceilings: Ceilings | None = None) -> Samples:
@@ -75,7 +81,22 @@ def all_values(measurement: Measurement, ceilings: Ceilings | None = None) -> Me
     return {name: value_of(name, samples) for name, row in METRICS.items() if samples.get(row.samples)}
 
 
-def _objective(name: str, samples: Samples) -> float:
+def _objectives(spec: StudySpec, samples: Samples, reference: Samples | None) -> Metrics:
+    """Every objective's value, and first what trials are ranked by.
+
+    Args:
+        spec: The study.
+        samples: Of the trial.
+        reference: Of the baseline, whose score is 1; None when it failed: then the score has no such meaning.
+    """
+    values = {name: _value(name, samples) for name in spec.objective.metrics}
+    if len(values) == 1:
+        return values
+    unit = spec.objective.value(reference) if reference is not None else 1.0
+    return {SCORE: spec.objective.value(samples) / unit, **values}
+
+
+def _value(name: str, samples: Samples) -> float:
     if not samples.get(metric(name).samples):
         reported = [row.name for row in METRICS.values() if samples.get(row.samples)]
         raise UsageError(f"the workload does not report {name}", "it reports " + ", ".join(reported))

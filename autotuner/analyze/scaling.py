@@ -81,7 +81,7 @@ def _compare(spec: StudySpec, trial: Trial, ranks: int, single: Trial) -> Scalin
     assert isinstance(trial.outcome, Measurement), trial
     assert isinstance(single.outcome, Measurement), single
     many, one = all_samples(trial.outcome), all_samples(single.outcome)
-    names = dict.fromkeys([spec.objective.metric, *_RATES])
+    names = dict.fromkeys([*spec.objective.metrics, *_RATES])
     metric = next((name for name in names if name in _RATES and many.get(name) and one.get(name)), None)
     if metric is None or value_of(metric, one) <= 0:
         return None

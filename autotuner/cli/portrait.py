@@ -11,27 +11,32 @@ if TYPE_CHECKING:
 
 def paint(study: "Study", most: int) -> "Portrait":
     """Read what there is to show: the `most` best and the `most` last trials, everything else once."""
+    from autotuner.analyze.front import pareto_front
+    from autotuner.metrics import SCORE
     from autotuner.report.study import Portrait
     from autotuner.report.text import value_of
+    from autotuner.spec.model import Goal, Objective
     from autotuner.types import Measurement
 
     spec = study.spec()
-    objective = spec["objectives"][0]
-    maximize = objective.get("maximize") is not None
-    metric = objective["maximize" if maximize else "minimize"]
+    signs = {one["maximize"] or one["minimize"]: 1 if one["maximize"] else -1 for one in spec["objectives"]}
+    metric, sign = (SCORE, 1) if len(signs) > 1 else next(iter(signs.items()))
     first = _first(study)
     outcome = first.outcome if first else None
     return Portrait(
         name=study.name,
         created_at=study.created_at,
         metric=metric,
-        maximize=maximize,
+        maximize=sign > 0,
+        goal=Goal(tuple(map(Objective.model_validate, spec["objectives"]))).text,
+        objectives={name: sign > 0 for name, sign in signs.items()},
         count=study.count(),
         failures=study.failures(),
         baseline={name: parameter["default"] for name, parameter in spec["parameters"].items()},
         baseline_value=value_of(first, metric) if first else math.nan,
         baseline_diagnosis=first.verdict.diagnosis if first and first.verdict else None,
-        best=tuple(study.best(max(most, 1), maximize)),
+        best=tuple(study.best(max(most, 1), sign > 0)),
+        front=tuple(pareto_front(study.trials(samples=False), signs)) if len(signs) > 1 else (),
         last=tuple(study.last(most)) if most else (),
         verifications=tuple(study.verifications()),
         environment=outcome.environment if isinstance(outcome, Measurement) else {},

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from autotuner.report import sentences
 from autotuner.report.json_lines import plain, trial_json
-from autotuner.report.terminal import COLORS, columns, evidence, facts, study_table
+from autotuner.report.terminal import COLORS, WIDTH, columns, evidence, facts, leave_room, study_table
 from autotuner.report.text import (
     bounds,
     changes,
@@ -33,14 +33,17 @@ class Portrait:
     Attributes:
         name: Of the study.
         created_at: UTC.
-        metric: First objective.
+        metric: What trials are ranked by: the objective, or the score of several.
         maximize: Its direction.
+        goal: The objectives in words.
+        objectives: `{metric: whether larger is better}`.
         count: How many trials are in the record.
         failures: `{kind: count}`.
         baseline: Configuration of the baseline.
         baseline_value: The baseline's value in the search; NaN if it failed.
         baseline_diagnosis: What bound it; None if it failed.
         best: The best feasible trials, best first.
+        front: Of several objectives: the trials that none beats in all of them, by the first objective.
         last: The last trials, in order.
         verifications: Every verification with its time, in order.
         environment: Where it ran.
@@ -50,12 +53,15 @@ class Portrait:
     created_at: datetime
     metric: str
     maximize: bool
+    goal: str
+    objectives: Mapping[str, bool]
     count: int
     failures: Mapping[str, int]
     baseline: Config
     baseline_value: float
     baseline_diagnosis: Diagnosis | None
     best: tuple[Trial, ...]
+    front: tuple[Trial, ...]
     last: tuple[Trial, ...]
     verifications: tuple[tuple[datetime, Verification], ...]
     environment: Mapping[str, str]
@@ -75,12 +81,11 @@ class Portrait:
 def portrait_view(study: Portrait) -> RenderableType:
     """One study: its verdict and proof, its best trials, its last ones."""
     failed = f", {sum(study.failures.values())} failed ({count_failures(study.failures)})" if study.failures else ""
-    goal = f"{'maximize' if study.maximize else 'minimize'} {study.metric}"
     about = facts(
         [
             ("study", Text(study.name, style="bold")),
             ("started", f"{study.created_at:%Y-%m-%d %H:%M} UTC"),
-            ("objective", goal),
+            ("objective", study.goal),
             ("trials", f"{plural(study.count, 'trial')}{failed}"),
             ("was bound", sentences.bound_sentence(study.baseline_diagnosis)),
             ("now bound", sentences.bound_sentence(study.diagnosis)),
@@ -103,16 +108,34 @@ def _verdict(study: Portrait) -> list[RenderableType]:
 def _trials(study: Portrait) -> list[RenderableType]:
     """All of them when that is short, else the best and the last."""
     best = study.best[0].number if study.best else None
+    parts = _front(study)
     tables = [("last trials", study.last)]
     if study.count > len(study.last):
         tables.insert(0, ("best trials", study.best))
-    parts: list[RenderableType] = []
     for title, trials in tables:
         if study.last and trials:
             listed = [(trial, changes(trial.config, study.baseline)) for trial in trials]
             table = study_table(listed, study.metric, study.maximize, study.baseline_value, best)
             parts += ["", Text(title, style="bold"), table]
     return parts
+
+
+def _front(study: Portrait) -> list[RenderableType]:
+    """What one gives up for what: every trial that none beats in all objectives."""
+    if not study.front:
+        return []
+    changed = "changed from the baseline"
+    table = columns("trial", *study.objectives, "score", changed, left=[changed])
+    rows = []
+    for trial in study.front:
+        best = bool(study.best) and trial.number == study.best[0].number
+        values = [print_value(name, value_of(trial, name)) for name in study.objectives]
+        cells = [f"{'★ ' if best else ''}{trial.number}", *values, factor(value_of(trial, study.metric))]
+        rows.append([*map(Text, cells), Text(describe(changes(trial.config, study.baseline)))])
+    leave_room(table, rows, WIDTH)
+    for cells_of_row in rows:
+        table.add_row(*cells_of_row)
+    return ["", Text("front: nothing is better in all objectives", style="bold"), table]
 
 
 def portrait_json(study: Portrait) -> dict[str, Any]:
@@ -123,11 +146,14 @@ def portrait_json(study: Portrait) -> dict[str, Any]:
             "created_at": study.created_at,
             "metric": study.metric,
             "maximize": study.maximize,
+            "goal": study.goal,
+            "objectives": study.objectives,
             "trials": study.count,
             "failures": study.failures,
             "baseline": study.baseline,
             "baseline_value": study.baseline_value,
             "best": [trial_json(trial) for trial in study.best],
+            "front": [trial_json(trial) for trial in study.front],
             "last": [trial_json(trial) for trial in study.last],
             "verifications": [{"at": at, **plain(found)} for at, found in study.verifications],
             "environment": study.environment,
@@ -154,7 +180,7 @@ def _describe(study: Portrait) -> tuple[str, ...]:
     config = verification.config if verification else (study.best[0].config if study.best else None)
     changed = describe(changes(config, study.baseline)) if config is not None else "-"
     return (
-        study.metric,
+        ", ".join(study.objectives),
         f"{plural(study.count, 'trial')}, {sum(study.failures.values())} failed",
         print_value(study.metric, study.baseline_value),
         print_value(study.metric, value_of(study.best[0], study.metric) if study.best else math.nan),

@@ -161,7 +161,7 @@ def _check_parameters(draft: Draft) -> None:
 
 def _check_objectives(draft: Draft, workload: Workload) -> None:
     """Every objective is a metric of the table or of the workload; said here, where its line is known."""
-    objectives = draft.data.get("objectives")
+    objectives, seen = draft.data.get("objectives"), set[str]()
     for index, objective in enumerate(objectives if isinstance(objectives, list) else ()):
         for key in ("maximize", "minimize"):
             name = objective.get(key) if isinstance(objective, dict) else None
@@ -170,6 +170,9 @@ def _check_objectives(draft: Draft, workload: Workload) -> None:
                     goal(name, workload.reports())
                 except AutotuneError as error:
                     raise draft.error(("objectives", index, key), error.message, error.hint) from None
+                if name in seen:
+                    raise draft.error(("objectives", index, key), f"{name} is named twice", "give it a weight instead")
+                seen.add(name)
 
 
 def _workload(draft: Draft) -> Workload:

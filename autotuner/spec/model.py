@@ -4,13 +4,14 @@ Only `autotuner.spec` turns text into these; everything else can trust them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
-from autotuner.metrics import goal
+from autotuner.metrics import SCORE, goal, value_of
 from autotuner.plugins import Executor, Probe, Trait, Workload
 from autotuner.spec.expressions import Expression, Limit
 from autotuner.types import Binding, Config, MeasurementProtocol, Tier, Value
@@ -84,10 +85,11 @@ class Rule(Section):
 
 
 class Objective(Section):
-    """What to optimise; give exactly one of the two."""
+    """One thing to optimise; give exactly one of `maximize` and `minimize`."""
 
     maximize: str | None = None
     minimize: str | None = None
+    weight: float = Field(1.0, gt=0, description="Of several: with 2, one percent of it is worth two of the others'.")
 
     @property
     def metric(self) -> str:
@@ -105,6 +107,51 @@ class Objective(Section):
             raise ValueError("give either maximize or minimize")
         goal(self.metric)
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the search and the verification compare: the only objective, or the score of several.
+
+    The score is the weighted geometric mean of the objectives, each in its direction: a ratio of two scores is the mean
+    ratio of improvement, whatever the units. It is the linear preference on a log scale.
+    """
+
+    objectives: tuple[Objective, ...]
+
+    @property
+    def metric(self) -> str:
+        """Name of the only objective, or `score`."""
+        return self.objectives[0].metric if len(self.objectives) == 1 else SCORE
+
+    @property
+    def sign(self) -> int:
+        """1 when larger is better, else -1."""
+        return self.objectives[0].sign if len(self.objectives) == 1 else 1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is measured for it."""
+        return tuple(objective.metric for objective in self.objectives)
+
+    @property
+    def text(self) -> str:
+        """`maximize throughput_tokens_per_s, minimize latency_p95_s (weight 2)`."""
+        parts = []
+        for one in self.objectives:
+            weight = f" (weight {one.weight:g})" if one.weight != 1 else ""
+            parts.append(f"{'maximize' if one.sign > 0 else 'minimize'} {one.metric}{weight}")
+        return ", ".join(parts)
+
+    def value(self, samples: Mapping[str, Sequence[float]]) -> float:
+        """From a measurement's samples; NaN where an objective was not measured, or has no logarithm."""
+        if len(self.objectives) == 1:
+            return value_of(self.metric, samples)
+        values = [value_of(name, samples) for name in self.metrics]
+        if not all(math.isfinite(value) and value > 0 for value in values):
+            return math.nan
+        logs = (one.weight * one.sign * math.log(value) for one, value in zip(self.objectives, values, strict=True))
+        return math.exp(math.fsum(logs) / math.fsum(one.weight for one in self.objectives))
 
 
 class EquivalenceRules(Section):
@@ -141,7 +188,7 @@ class StudySpec(Section):
     probes: tuple[SerializeAsAny[Probe], ...] = ()
     parameters: Mapping[Name, Parameter] = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
-    objectives: tuple[Objective, ...] = Field(min_length=1, max_length=1)
+    objectives: tuple[Objective, ...] = Field(min_length=1, max_length=8)
     limits: tuple[Limit, ...] = ()
     equivalence: EquivalenceRules = EquivalenceRules()
     budget: Budget = Budget()
@@ -154,9 +201,9 @@ class StudySpec(Section):
     source: str = Field("", description="The file it came from; filled in when it is loaded.")
 
     @property
-    def objective(self) -> Objective:
-        """The first objective: what the verification compares."""
-        return self.objectives[0]
+    def objective(self) -> Goal:
+        """What trials are ranked by, and what the verification compares."""
+        return Goal(self.objectives)
 
     @cached_property
     def baseline(self) -> Config:

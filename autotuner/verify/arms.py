@@ -13,9 +13,8 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from autotuner.analyze.judge import all_samples
-from autotuner.metrics import value_of
 from autotuner.plugins import Job, WorkerPool
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal
 from autotuner.types import Config, Failure, FailureKind, Measurement
 
 MakeJob: TypeAlias = Callable[[Config, str, bool], Job]
@@ -84,13 +83,13 @@ class Bench:
 
     pool: WorkerPool
     make_job: MakeJob
-    objective: Objective
+    objective: Goal
     stage: str
 
     @property
     def needs_fresh_processes(self) -> bool:
         """The time to open a workload can only be measured by opening it: no process serves two windows."""
-        return self.objective.metric == "setup_s"
+        return "setup_s" in self.objective.metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +154,11 @@ class Launch:
         return outcome
 
     def _value(self, arm: str, measurement: Measurement) -> float:
-        metric = self.bench.objective.metric
-        value = value_of(metric, all_samples(measurement))
+        goal = self.bench.objective
+        value = goal.value(all_samples(measurement))
         if not (math.isfinite(value) and value > 0):
-            raise ArmError(arm, Failure(FailureKind.NOT_FINITE, f"{metric} is {value}, which no ratio can be taken of"))
+            text = f"{goal.metric} is {value}, which no ratio can be taken of"
+            raise ArmError(arm, Failure(FailureKind.NOT_FINITE, text))
         return value
 
 

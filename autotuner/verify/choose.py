@@ -10,7 +10,7 @@ from random import Random
 
 from autotuner.events import Listener, Note
 from autotuner.plugins import WorkerPool
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal
 from autotuner.statistics import estimate_log_ratio
 from autotuner.types import FailureKind, Origin, Trial, config_key
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders
@@ -43,7 +43,7 @@ class _Claim:
 
 
 def finalists(
-    trials: Sequence[Trial], objective: Objective, count: int, noisy: bool, refused: Collection[str] = ()
+    trials: Sequence[Trial], objective: Goal, count: int, noisy: bool, refused: Collection[str] = ()
 ) -> list[Trial]:
     """The trials worth verifying, the most promising first.
 
@@ -73,7 +73,7 @@ def finalists(
     return close[: count + (_NOISY_EXTRA if noisy else 0)]
 
 
-def _claim(trial: Trial, objective: Objective) -> _Claim | None:
+def _claim(trial: Trial, objective: Goal) -> _Claim | None:
     """None for what gave no positive, finite value."""
     value = trial.verdict.objectives.get(objective.metric, math.nan) if trial.verdict else math.nan
     if trial.verdict is None or not (math.isfinite(value) and value > 0):
@@ -87,7 +87,7 @@ def race(
     pool: WorkerPool,
     make_job: MakeJob,
     candidates: Sequence[Trial],
-    objective: Objective,
+    objective: Goal,
     *,
     seed: int,
     deadline: Callable[[], float],

@@ -13,7 +13,7 @@ from random import Random
 from autotuner.analyze.judge import all_samples
 from autotuner.events import Listener, Note, PairMeasured
 from autotuner.plugins import WorkerPool
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal
 from autotuner.statistics import LogRatioEstimate, estimate_log_ratio
 from autotuner.types import Config, Decision, Failure, FailureKind, Measurement, Metrics, Pair
 from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders, spent_s
@@ -150,7 +150,7 @@ def contest(
     make_job: MakeJob,
     candidate: Config,
     baseline: Config,
-    objective: Objective,
+    objective: Goal,
     *,
     stage: str,
     seed: int,

@@ -1,8 +1,9 @@
 """Which numbers of the two arms a verification shows besides the one that it compares."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-from autotuner.metrics import metric, value_of
+from autotuner.metrics import SCORE, metric, value_of
 from autotuner.spec.model import StudySpec
 from autotuner.types import Metrics
 from autotuner.verify.limits import percentile_is_claimable
@@ -15,13 +16,24 @@ REPORTED = (  # besides objectives and limits
 )  # fmt: skip
 
 
-def reported(spec: StudySpec, samples: Mapping[str, Sequence[float]]) -> Metrics:
-    """Values of one arm; a percentile only when its requests are enough to claim it."""
-    names = dict.fromkeys([spec.objective.metric, *(limit.metric for limit in spec.limits), *REPORTED])
-    return {name: value_of(name, samples) for name in names if _is_reportable(name, samples)}
+Samples: TypeAlias = Mapping[str, Sequence[float]]
 
 
-def _is_reportable(name: str, samples: Mapping[str, Sequence[float]]) -> bool:
+def reported(spec: StudySpec, samples: Samples, baseline: Samples) -> Metrics:
+    """Values of one arm; a percentile only when its requests are enough to claim it.
+
+    Args:
+        spec: The study.
+        samples: Of the arm.
+        baseline: Of the baseline, whose score is 1 where several objectives make one.
+    """
+    goal = spec.objective
+    score = {SCORE: goal.value(samples) / goal.value(baseline)} if len(goal.objectives) > 1 and samples else {}
+    names = dict.fromkeys([*spec.objective.metrics, *(limit.metric for limit in spec.limits), *REPORTED])
+    return score | {name: value_of(name, samples) for name in names if _is_reportable(name, samples)}
+
+
+def _is_reportable(name: str, samples: Samples) -> bool:
     row = metric(name)
     raw = samples.get(row.samples, ())
     if row.reduction in ("p95", "p99"):

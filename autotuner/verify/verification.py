@@ -248,8 +248,8 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         pairs=result.pairs,
         noise_floor_ratio=result.estimate.pair_sd,
         equivalence=equivalence,
-        metrics=reported(spec, result.candidate_samples),
-        baseline_metrics=reported(spec, result.baseline_samples),
+        metrics=reported(spec, result.candidate_samples, result.baseline_samples),
+        baseline_metrics=reported(spec, result.baseline_samples, result.baseline_samples),
         violations=violations,
         contributions=worth,
     )

@@ -54,6 +54,29 @@ def test_objectives_are_reduced_as_the_table_says_and_precision_is_known():
     assert verdict.violations == {}
 
 
+def test_several_objectives_make_a_score_whose_baseline_is_one():
+    goals = [{"maximize": "throughput_requests_per_s"}, {"minimize": "latency_p50_s", "weight": 3}]
+    spec = study(objectives=goals)
+    baseline = measured(latency_s=(0.1,) * 5)
+    first = judge(spec, CONFIG, baseline, None)
+    assert list(first.objectives) == ["score", "throughput_requests_per_s", "latency_p50_s"]
+    assert first.objectives["score"] == pytest.approx(1.0)
+    twice = measured({"throughput_requests_per_s": (20.0,) * 5, "latency_s": (0.2,) * 5})
+    tried_before = [tried(CONFIG, baseline)]
+    verdict = judge(spec, CONFIG, twice, baseline, tried_before)
+    assert verdict.objectives["score"] == pytest.approx((2 / 2**3) ** (1 / 4)), "twice the rate, half as quick"
+    assert judge(spec, CONFIG, twice, None, tried_before).objectives["score"] == pytest.approx((20 / 0.2**3) ** 0.25)
+    half = judge(study(objectives=goals[:1]), CONFIG, measured(), None).precision_ratio
+    assert judge(spec, CONFIG, measured(latency_s=(0.1,) * 5), None).precision_ratio == pytest.approx(half / 4)
+
+
+@pytest.mark.parametrize("latency", [0.0, math.nan])
+def test_a_score_needs_positive_values(latency):
+    spec = study(objectives=[{"maximize": "throughput_requests_per_s"}, {"minimize": "latency_p50_s"}])
+    verdict = judge(spec, CONFIG, measured(latency_s=(latency,) * 5), measured(latency_s=(0.1,) * 5), ())
+    assert math.isnan(verdict.objectives["score"])
+
+
 def test_limits_are_absolute_or_relative_to_the_baseline():
     spec = study(limits=["latency_p95_s <= 100 ms", "peak_memory_bytes <= 2 x baseline"])
     baseline = measured(latency_s=(0.08,), peak_memory_bytes=(100.0,))

@@ -15,9 +15,10 @@ from autotuner.report.text import duration, factor, one_line, shorten, violation
 from autotuner.types import Decision
 
 PORTRAIT = Portrait(
-    "qwen3-cpu", script.AT, script.METRIC, True, 12, {"out_of_memory": 1, "timed_out": 1}, script.BASELINE, 2204.0,
+    "qwen3-cpu", script.AT, script.METRIC, True, f"maximize {script.METRIC}", {script.METRIC: True}, 12,
+    {"out_of_memory": 1, "timed_out": 1}, script.BASELINE, 2204.0,
     baseline_diagnosis=script.HOST_BOUND,
-    best=(script.TRIALS[6], script.TRIALS[10]), last=script.TRIALS[-2:],
+    best=(script.TRIALS[6], script.TRIALS[10]), front=(), last=script.TRIALS[-2:],
     verifications=((script.AT, script.VERIFICATION),), environment=script.ENVIRONMENT,
 )  # fmt: skip
 

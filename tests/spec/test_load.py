@@ -235,6 +235,8 @@ OVERRIDES = [
     ("parameters.dtype.when=dtype == 1", "parameters.dtype.when: 'dtype' is no other parameter"),
     ("objectives=[]", "objectives: has 0 items, needs at least 1"),
     ("objectives.0.maximize=speed", "objectives.0.maximize: unknown metric 'speed'"),
+    ("objectives.0.maximize=score", "objectives.0.maximize: score is what several objectives make"),
+    ("objectives.0.weight=0", "objectives.0.weight: "),
     ("objectives.0.maximise=setup_s", "objectives.0.maximise: unknown key (did you mean maximize?)"),
     ("objectives.0.minimize=setup_s", "objectives.0: give either maximize or minimize"),
     ("limits.0=latency_p9_s <= 3 s", "limits.0: unknown metric 'latency_p9_s' (did you mean latency_p9"),
