@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 
 .PHONY: setup tune test test-fast check schema prometheus clean
 
@@ -28,8 +29,10 @@ $(BIN)/prometheus: | $(STAMP)
 tune: setup
 	$(BIN)/autotune study start search_spaces/inference.yaml
 
+# Two files at a time; then, one by one, what measures time and must not be disturbed.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 # The core of the tests; `make test` runs the rooms left out here as well.
 test-fast: setup

@@ -18,6 +18,7 @@ from autotuner.errors import UsageError
 from autotuner.events import Event, StageStarted, TrialEnded
 from autotuner.types import Decision, Failure, FailureKind, Measurement, Origin, config_key
 
+pytestmark = pytest.mark.alone
 QUICK = """
 protocol:
   {block_s: 0.005, warmup_min_s: 0.01, warmup_max_s: 0.5, min_measure_s: 0.03, max_measure_s: 0.2, time_limit_s: 10}

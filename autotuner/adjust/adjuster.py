@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotuner import telemetry
+from autotuner.adjust.expectation import expected_scores, weight
 from autotuner.adjust.hints import Hints, hints
 from autotuner.adjust.optuna_search import suggest
 from autotuner.adjust.pruning import worth_trying
@@ -22,6 +23,8 @@ __all__ = ["Proposal", "best_trial", "propose"]
 _OPENING_SHARE = 1 / 3  # of the budget: most trials that move one parameter of the baseline alone
 _LOCAL_EVERY = 4  # each fourth proposal is a step from the best
 _SUGGESTIONS = 5  # of TPE's, of which the surrogate takes one
+_TPE_FROM = 10  # trials: of fewer, good and bad ones have no densities to speak of
+_FEW = 4096  # rows of which all can be forecast in no time
 _OPTIMISM = 1.0  # standard deviations added to a forecast
 
 
@@ -173,7 +176,9 @@ def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:
 
 
 def _explore(turn: _Turn) -> Proposal:
-    """The most promising of the configurations nearest to what TPE suggests."""
+    """The most promising of the configurations nearest to what TPE suggests, or of all while it knows little."""
+    if turn.number < _TPE_FROM and len(turn.rows) <= _FEW:
+        return _pick(turn, turn.rows, "what the models expect most of", _promise(turn, turn.rows))
     wanted = suggest(turn.space, turn.trials, turn.rng.randrange(2**32), _SUGGESTIONS)
     near = turn.space.matrix(dict.fromkeys(_nearest(turn, row) for row in wanted))
     return _pick(turn, near, "among good trials and unlike bad ones", _promise(turn, near))
@@ -190,8 +195,10 @@ def _promise(turn: _Turn, rows: Rows) -> Floats:
     if values is None:
         return np.zeros(len(rows))
     observed = turn.space.matrix(turn.space.encode(trial.config) for trial in turn.trials)
-    expected = forecast(turn.space, observed, np.array(values), rows)
-    return expected.mean + _OPTIMISM * expected.deviation
+    before, after = (expected_scores(turn.spec, turn.space, turn.trials, each) for each in (observed, rows))
+    believed = weight(before, np.array(values))
+    expected = forecast(turn.space, observed, np.array(values) - believed * before, rows)
+    return believed * after + expected.mean + _OPTIMISM * expected.deviation
 
 
 def _pick(turn: _Turn, rows: Rows, reason: str, merit: Floats) -> Proposal:

@@ -71,8 +71,9 @@ class Client:
 
     async def __aenter__(self) -> "Client":
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=None), trust_env=False, auto_decompress=True
-        )
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=None), trust_env=False, auto_decompress=True,
+            cookie_jar=aiohttp.DummyCookieJar(),  # one client stands for many: none may stick to a replica
+        )  # fmt: skip
         return self
 
     async def __aexit__(self, *_: object) -> None:

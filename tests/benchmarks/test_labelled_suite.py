@@ -18,6 +18,7 @@ from labelled.cases import Case, cases, part
 from labelled.lab import ATTEMPTS, Lab, Result, hogs, open_lab, run_cases
 from labelled.scoring import accuracy, confusion
 
+pytestmark = pytest.mark.alone
 NAMES = (
     "input: sleeping, 1 worker", "host: adds", "compute: matmul 1024", "memory: triad",
     "communication: all-reduce, late peer", "capacity: launches, near the limit", "70/30: input, compute",

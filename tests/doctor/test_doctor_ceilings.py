@@ -22,6 +22,7 @@ from autotuner.report.doctor import unit_of
 from autotuner.store import open_record
 from autotuner.types import Ceilings, Estimate, Failure, FailureKind, Measurement
 
+pytestmark = pytest.mark.alone
 COPY = next(each for each in operations("cpu", quick=True) if each.ceiling == "copy_bytes_per_s")
 LAUNCH = next(each for each in operations("cpu", quick=True) if each.ceiling == "launch_s")
 MACHINE = {"cpu": "a", "device": "cpu"}

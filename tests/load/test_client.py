@@ -15,6 +15,7 @@ from autotuner.load.process import LoadClient
 from autotuner.load.results import dispatch_lag_s, doubts, duration_s, failures, latency_s, tpot_s, ttft_s
 from autotuner.load.traffic import Traffic
 
+pytestmark = pytest.mark.alone
 AUTOTUNE = str(Path(sys.executable).with_name("autotune"))
 FAULTY = Path(__file__).parent.parent / "servers" / "faulty.py"
 

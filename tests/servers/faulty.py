@@ -76,7 +76,8 @@ class Server:
                 return response
             if bad == "slow-parts" and number:
                 await asyncio.sleep(0.01)
-            await self.event(response, {"choices": [{"text": word, "delta": {"content": word}, "finish_reason": None}]})
+            choice = {"text": word, "delta": {"content": word}, "finish_reason": None}
+            await self.event(response, {"object": "text_completion", "choices": [choice]})
         await self.event(response, {"choices": [{"text": "", "delta": {}, "finish_reason": "length"}]})
         await self.event(response, {"choices": [], "usage": {"completion_tokens": len(words), "prompt_tokens": 3}})
         await response.write(b"data: [DONE]\n\n")

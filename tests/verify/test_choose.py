@@ -8,12 +8,12 @@ import pytest
 from simulated_machine import NOISES, SimulatedPool, make_job
 
 from autotuner.events import ignore
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal, Objective
 from autotuner.types import Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
 from autotuner.verify.choose import finalists, race
 
-THROUGHPUT = Objective(maximize="throughput_tokens_per_s")
-LATENCY = Objective(minimize="latency_p50_s")
+THROUGHPUT = Goal((Objective(maximize="throughput_tokens_per_s"),))
+LATENCY = Goal((Objective(minimize="latency_p50_s"),))
 
 
 def trial(number, value, precision_ratio=0.01, *, feasible=True, origin=Origin.SAMPLER, metric=THROUGHPUT.metric):

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import pytest
+
 from autotuner.events import ignore
 from autotuner.executors.inline import InlineExecutor
 from autotuner.plugins import Job, Step, Workload
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal, Objective
 from autotuner.types import Decision, MeasurementProtocol
 from autotuner.verify.contest import contest
 
+pytestmark = pytest.mark.alone
 PROTOCOL = MeasurementProtocol(block_s=0.004, warmup_min_s=0.0, min_measure_s=0.0, max_measure_s=0.02)
 
 
@@ -38,7 +41,7 @@ def make_job(config, launch, exclusive) -> Job:
 
 
 def test_a_real_difference_is_found():
-    objective = Objective(maximize="throughput_requests_per_s")
+    objective = Goal((Objective(maximize="throughput_requests_per_s"),))
     with InlineExecutor().open() as pool:
         result = contest(
             pool, make_job, {"step_s": 0.0005}, {"step_s": 0.02}, objective,

@@ -11,7 +11,7 @@ from autotuner.events import StageStarted, ignore
 from autotuner.executors.inline import InlineExecutor
 from autotuner.jobs import Jobs
 from autotuner.spec.expressions import Limit
-from autotuner.spec.model import Objective, Parameter, StudySpec
+from autotuner.spec.model import Goal, Objective, Parameter, StudySpec
 from autotuner.types import Decision, Diagnosis, Failure, FailureKind, Origin, Trial, Verdict
 from autotuner.verify import verification
 from autotuner.verify.arms import Bench, Launch
@@ -181,7 +181,7 @@ def test_confirming_a_claim_and_refuting_it():
 def test_an_interrupt_does_not_wait_for_the_window_that_runs():
     pool = machine()
     with pytest.raises(KeyboardInterrupt), Launch(  # noqa: PT012 - the interrupt comes from inside
-        Bench(pool, make_job, Objective(maximize=RATE), "stage"), 0, {"candidate": {"mode": "b"}}
+        Bench(pool, make_job, Goal((Objective(maximize=RATE),)), "stage"), 0, {"candidate": {"mode": "b"}}
     ) as launch:  # fmt: skip
         launch.open(["candidate"])
         raise KeyboardInterrupt

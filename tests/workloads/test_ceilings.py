@@ -17,6 +17,7 @@ from autotuner.workloads import file_reads
 from autotuner.workloads.ceilings import OPERATIONS, Ceiling
 from autotuner.workloads.device_rates import LAUNCHES
 
+pytestmark = pytest.mark.alone
 SHORT = MeasurementProtocol(
     block_s=1e-3, warmup_min_steps=1, warmup_min_s=0, warmup_max_s=0.1, min_blocks=3, min_measure_s=0, max_measure_s=0.3
 )

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from autotuner.api import read_spec
 from autotuner.load.traffic import Traffic
 from autotuner.monitor import answers
 from autotuner.workloads.server import Server
@@ -56,3 +58,24 @@ def test_completions_of_llama_cpp(model):
     with llama(model, api="completions").open(config, "cpu") as opened:
         assert opened.step(config).work["tokens"] == 48
         assert opened.outputs(config, None)["_top_tokens"].shape == (128, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("continuous_batching", [False, True])
+def test_transformers_serve_as_its_search_space_starts_it(continuous_batching, tmp_path):
+    pytest.importorskip("fastapi")
+    model = tmp_path / "tiny"
+    subprocess.run([sys.executable, str(SERVERS / "tiny_model.py"), str(model)], check=True)
+    text = (SERVERS.parents[1] / "search_spaces" / "transformers_serve.yaml").read_text()
+    (tmp_path / "serve.yaml").write_text(text.replace("studies/tiny\n", f"{model}\n"))
+    spec = read_spec(tmp_path / "serve.yaml")
+    workload = spec.workload.model_copy(update={"load": LOAD})
+    config = {**spec.baseline, "continuous_batching": continuous_batching, "threads": 1}
+    with workload.open(config, "cpu") as opened:
+        opened.warm_up(config)
+        step = opened.step(config)
+        pids = opened.processes()
+    assert step.work["requests"] == 8
+    assert step.work["tokens"] > 0
+    assert step.metrics["error_ratio"] == 0
+    assert not any(map(psutil.pid_exists, pids))

@@ -16,6 +16,7 @@ from autotuner.plugins import Job
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
 from autotuner.workloads.server import Server
 
+pytestmark = pytest.mark.alone
 FAULTY = str(Path(__file__).parent.parent / "servers" / "faulty.py")
 NUMBERS = itertools.count()
 QUICK = MeasurementProtocol(block_s=0.001, min_blocks=1, min_measure_s=0, max_measure_s=0.1, contended_retries=0)

@@ -1,0 +1,74 @@
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from autotuner.adjust.expectation import expected_scores, weight
+from autotuner.adjust.space import Space
+from autotuner.executors.inline import InlineExecutor
+from autotuner.spec.model import StudySpec
+from autotuner.testing.replay import Replay
+from autotuner.types import Diagnosis, Measurement, Origin, Trial, Verdict
+
+RATE = "throughput_samples_per_s"
+
+
+def study(default=0, metric=RATE, cores=2):
+    return StudySpec.model_validate({
+        "name": "s", "workload": Replay(), "executor": InlineExecutor(), "objectives": [{"maximize": metric}],
+        "parameters": {
+            "num_workers": {"int": [0, 8], "default": default}, "mode": {"choices": ["a", "b"], "default": "a"},
+        },
+        "cpu_cores": cores,
+    })  # fmt: skip
+
+
+def trial(spec, workers, period_s, wait_s, busy_ratio):
+    samples = {RATE: (1 / period_s,), "latency_s": (period_s,) * 5, "input_wait_s": (wait_s,) * 5}
+    seen = Measurement(samples, 1, 1, 1, {"cpu_busy_ratio": busy_ratio}, {}, datetime.now(UTC))
+    verdict = Verdict({spec.objective.metric: 1 / period_s}, {}, Diagnosis("input"))
+    return Trial(0, {**spec.baseline, "num_workers": workers}, Origin.BASELINE, seen, verdict)
+
+
+def expected(spec, seen):
+    space = Space(spec)
+    rows = space.matrix(space.encode({"num_workers": n, "mode": "a"}) for n in range(9))
+    return np.exp(expected_scores(spec, space, [seen], rows))
+
+
+def test_sleeping_loaders_are_worth_a_worker_each_until_the_steps_bind():
+    spec = study()
+    rates = expected(spec, trial(spec, 0, 0.100, 0.080, busy_ratio=0.1))  # computes 20 ms of 100 on one of two cores
+    assert rates[0] == pytest.approx(10)
+    assert rates[1:5] == pytest.approx([12.5, 25, 37.5, 50])
+    assert rates[5:] == pytest.approx(50), "a step takes 20 ms"
+
+
+def test_loaders_that_compute_are_worth_no_more_than_the_cores():
+    spec = study()
+    rates = expected(spec, trial(spec, 0, 0.100, 0.080, busy_ratio=0.5))  # one core all the time, 80 ms for a batch
+    assert rates[1] == pytest.approx(12.5)
+    assert rates[3:] == pytest.approx(1.8 / 0.080), "steps leave 1.8 cores"
+
+
+def test_workers_that_are_waited_for_set_the_pace():
+    spec = study(default=2)
+    rates = expected(spec, trial(spec, 2, 0.050, 0.030, busy_ratio=0.2))  # 100 ms of a worker for a batch
+    assert rates[2:5] == pytest.approx([20, 30, 40])
+
+
+@pytest.mark.parametrize(
+    ("spec", "wait_s"), [(study(), 0.001), (study(metric="goodput_requests_per_s"), 0.080)], ids=["fed", "another goal"]
+)
+def test_without_a_reason_nothing_is_expected(spec, wait_s):
+    assert expected(spec, trial(spec, 0, 0.100, wait_s, busy_ratio=0.1)) == pytest.approx(1)
+
+
+def test_an_expectation_is_believed_until_it_is_contradicted():
+    moves = np.array([0.0, 1.0, 2.0, 2.0])
+    assert weight(moves[:1], np.array([3.0])) == 1
+    assert weight(moves, moves + 5) == 1
+    assert weight(moves, -moves) == 0
+    assert weight(moves, np.zeros(4)) == pytest.approx(0.2), "it counts for one observation of five"
+    assert not math.isnan(weight(np.zeros(4), moves))
