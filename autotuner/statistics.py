@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
 from operator import mul
+from typing import Any
 
 from autotuner.metrics import median
 
@@ -25,16 +26,19 @@ _T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.262
 _T_95 = (6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595)
 
 
-def half_width_ratio(samples: Sequence[float], weights: Sequence[float] = (), seed: int = 0) -> float:
-    """Half the width of the 95 % interval of the median, or of the weighted mean, relative to it.
+def half_width_ratio(
+    samples: Sequence[float], weights: Sequence[float] = (), seed: int = 0, share: float | None = 0.5
+) -> float:
+    """Half the width of the 95 % interval of a quantile, or of the mean, relative to it.
 
     Moving-block bootstrap (Künsch 1989): resampling runs of neighbours keeps the autocorrelation that makes intervals
     of single timings far too narrow. Blocks of n^(1/3) samples, 400 resamples, percentile interval.
 
     Args:
         samples: In order of time.
-        weights: Of the samples, as many; empty for the median.
+        weights: Of the samples, as many, for their weighted mean; empty for the quantile.
         seed: Of the resampling; the same samples and seed give the same answer.
+        share: Of the quantile: 0.5 for the median; None for the mean.
 
     Returns:
         A ratio >= 0; inf for fewer than 5 samples, or when the centre is zero or anything is not finite.
@@ -45,15 +49,21 @@ def half_width_ratio(samples: Sequence[float], weights: Sequence[float] = (), se
     import numpy as np  # here, because a parent that only prints must not pay for it
 
     values, shares = np.asarray(samples, dtype=float), np.asarray(weights, dtype=float)
-    centre = float(np.average(values, weights=shares) if weights else np.median(values))
+
+    def centre_of(drawn: Any, drawn_shares: Any) -> Any:
+        if weights:
+            return np.average(drawn, axis=-1, weights=drawn_shares)
+        if share is None:
+            return drawn.mean(axis=-1)
+        return np.median(drawn, axis=-1) if share == 0.5 else np.quantile(drawn, share, axis=-1, method="inverted_cdf")
+
+    centre = float(centre_of(values, shares))
     if centre == 0 or not np.isfinite(values).all():
         return math.inf
     length = round(count ** (1 / 3))
     starts = np.random.default_rng(seed).integers(0, count - length + 1, size=(_RESAMPLES, -(-count // length)))
     places = (starts[:, :, None] + np.arange(length)).reshape(_RESAMPLES, -1)[:, :count]
-    drawn = values[places]
-    centres = np.average(drawn, axis=1, weights=shares[places]) if weights else np.median(drawn, axis=1)
-    low, high = np.quantile(centres, (0.025, 0.975))
+    low, high = np.quantile(centre_of(values[places], shares[places] if weights else None), (0.025, 0.975))
     return float(high - low) / 2 / abs(centre)
 
 

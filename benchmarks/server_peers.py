@@ -1,7 +1,8 @@
 """Is what we recommend for a server at least as fast as what a plain Optuna loop finds in as many trials?
 
 The loop is what one writes in an afternoon, and is given what ours knows: the baseline first, only legal configurations
-and the same server, warm-up and load. It takes the best of its single measurements. Then the baseline and both choices are
+and the same server, warm-up and load. It takes the best of its single measurements. Then the baseline and both choices
+are
 replayed, each in a fresh server, in interleaved rounds of random order with prompts that nobody has seen.
 
 Run `python benchmarks/server_peers.py search_spaces/llama_cpp.yaml [--trials 16] [--rounds 8] [--json OUT]`.

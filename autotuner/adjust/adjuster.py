@@ -196,7 +196,7 @@ def _promise(turn: _Turn, rows: Rows) -> Floats:
         return np.zeros(len(rows))
     observed = turn.space.matrix(turn.space.encode(trial.config) for trial in turn.trials)
     before, after = (expected_scores(turn.spec, turn.space, turn.trials, each) for each in (observed, rows))
-    believed = weight(before, np.array(values))
+    believed = weight(turn.spec, turn.trials, before)
     expected = forecast(turn.space, observed, np.array(values) - believed * before, rows)
     return believed * after + expected.mean + _OPTIMISM * expected.deviation
 

@@ -6,71 +6,100 @@ measurements leave it: all of it while there is only one, none of it once they c
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TypeGuard
 
 import numpy as np
 
-from autotuner.adjust.scores import best_trial
+from autotuner.adjust.scores import best_trial, scores
 from autotuner.adjust.space import Floats, Rows, Space
 from autotuner.analyze.queueing import InputQueue, fluid_wait_s
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Measurement, Trial
+from autotuner.types import Measurement, Trial
 
-WORKERS = "num_workers"  # as torch's DataLoader calls them, and every workload that comes with us
+WORKERS = ("num_workers", "workers", "dataloader_num_workers")  # what they are called
 _STARVED_RATIO = 0.05  # of the steps' time spent waiting: with less nothing can be said of the loader
 _TRUST = 1.0  # observations that the model counts for
 
 
-def expected_scores(spec: StudySpec, space: Space, trials: Sequence[Trial], rows: Rows) -> Floats:
-    """Log of the rate that the input queue allows, by row, up to a constant; 0 everywhere where it has nothing to say.
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """A loader as it was measured.
 
-    Only what a rate of work gains is forecast: a latency under load is another matter.
+    Attributes:
+        name: The parameter that says how many workers it has.
+        queue: The loader and its steps.
+        least_s: A step takes no less, however many there are: its CPU time, loading included, on all cores.
     """
-    queue = _queue(spec, trials) if WORKERS in space.names and spec.objective.metric.startswith("throughput_") else None
-    if queue is None:
+
+    name: str
+    queue: InputQueue
+    least_s: float
+
+    def log_rate(self, workers: int) -> float:
+        """Of steps, with so many workers."""
+        queue = replace(self.queue, workers=workers)
+        return -math.log(max(self.least_s, queue.step_s + fluid_wait_s(queue)))
+
+
+def expected_scores(spec: StudySpec, space: Space, trials: Sequence[Trial], rows: Rows) -> Floats:
+    """Log of the rate that the input queue allows, by row; 0 everywhere where it has nothing to say.
+
+    Only what a rate of work gains is forecast, of one process: several share the cores in ways that it does not know.
+    """
+    loader = _loader(spec, trials)
+    if loader is None:
         return np.zeros(len(rows))
-    column, known = space.names.index(WORKERS), spec.parameters[WORKERS].values
-    by_value = np.array([_log_rate(queue, value) for value in known])
-    return np.asarray(by_value[rows[:, column]], dtype=np.float64)
+    values = spec.parameters[loader.name].values
+    by_value = np.array([loader.log_rate(value) if _is_count(value) else math.nan for value in values])
+    if np.isnan(by_value).any():
+        return np.zeros(len(rows))
+    return np.asarray(by_value[rows[:, space.names.index(loader.name)]], dtype=np.float64)
 
 
-def weight(expected: Floats, seen: Floats) -> float:
-    """How much of an expectation to believe, in [0, 1]: the slope of what was seen, drawn towards 1 (ridge)."""
-    moves, answers = expected - expected.mean(), seen - seen.mean()
+def weight(spec: StudySpec, trials: Sequence[Trial], expected: Floats) -> float:
+    """How much of an expectation [n, one a trial] to believe, in [0, 1]: the slope of what was measured, with a ridge.
+
+    Whether a limit was broken is another matter than how fast it was; what failed says nothing of either.
+    """
+    known = [(e, seen) for e, seen in zip(expected, scores(spec, trials), strict=True) if seen is not None]
+    if not known:
+        return 1.0
+    pairs = np.array(known)
+    moves, answers = (pairs - pairs.mean(axis=0)).T
     spread = float(moves @ moves)
-    pull = _TRUST * max(spread / max(1, len(moves)), 1e-6)
+    pull = _TRUST * max(spread / len(known), 1e-6)
     return min(1.0, max(0.0, (float(moves @ answers) + pull) / (spread + pull)))
 
 
-def _log_rate(queue: InputQueue, workers: object) -> float:
-    asked = int(workers) if isinstance(workers, int | float) else 0
-    changed = InputQueue(asked, queue.prepare_s, queue.step_s, cpu_ratio=queue.cpu_ratio, cores=queue.cores)
-    return -math.log(changed.step_s + fluid_wait_s(changed))
+def _loader(spec: StudySpec, trials: Sequence[Trial]) -> _Loader | None:
+    """From the best trial whose steps waited for data, else from the baseline."""
+    name = next((name for name in WORKERS if name in spec.parameters), None)
+    if name is None or not spec.objective.metric.startswith("throughput_"):
+        return None
+    tried = (best_trial(spec, trials), *trials[:1])
+    return next((found for trial in tried if trial and (found := _calibrated(spec, name, trial))), None)
 
 
-def _queue(spec: StudySpec, trials: Sequence[Trial]) -> InputQueue | None:
-    """Calibrated on the best trial whose steps waited for data, else on the baseline."""
-    best = best_trial(spec, trials)
-    for trial in (best, *trials[:1]):
-        if trial is not None and (queue := _calibrated(spec, trial.config, trial)) is not None:
-            return queue
-    return None
-
-
-def _calibrated(spec: StudySpec, config: Config, trial: Trial) -> InputQueue | None:
-    """From one trial: without workers, what a step waits is a batch's preparation; with some, they set the pace."""
-    outcome = trial.outcome
-    if not isinstance(outcome, Measurement):
+def _calibrated(spec: StudySpec, name: str, trial: Trial) -> _Loader | None:
+    """Without workers, what a step waits is a batch's preparation; with some that are waited for, they set the pace."""
+    outcome, workers = trial.outcome, trial.config[name]
+    if not isinstance(outcome, Measurement) or not _is_count(workers) or spec.workload.ranks(trial.config) > 1:
         return None
     waits_s, steps_s = outcome.samples.get("input_wait_s", ()), outcome.samples.get("latency_s", ())
     if not waits_s or not steps_s:
         return None
     wait_s, period_s = fmean(waits_s), fmean(steps_s)
-    if wait_s < _STARVED_RATIO * period_s or period_s <= wait_s:
+    if not _STARVED_RATIO * period_s <= wait_s < period_s:
         return None
-    step_s, workers = period_s - wait_s, int(config[WORKERS] or 0)
+    step_s, cpu_s = period_s - wait_s, outcome.telemetry.get("cpu_busy_ratio", 0.0) * spec.cpu_cores * period_s
     prepare_s = wait_s if workers == 0 else workers * period_s
-    cpu_s = outcome.telemetry.get("cpu_busy_ratio", 0.0) * spec.cpu_cores * period_s  # of a batch, step included
-    computes_s = min(max(0.0, cpu_s - step_s), prepare_s)
-    left = max(1e-3, spec.cpu_cores - step_s / period_s)  # what the steps do not use
-    return InputQueue(workers, prepare_s, step_s, cpu_ratio=computes_s / prepare_s, cores=left)
+    computes_s = min(max(0.0, cpu_s - step_s), prepare_s)  # the steps compute on one core at least
+    left = max(1e-3, spec.cpu_cores - step_s / period_s)
+    queue = InputQueue(workers, prepare_s, step_s, cpu_ratio=computes_s / prepare_s, cores=left)
+    return _Loader(name, queue, cpu_s / spec.cpu_cores)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and value >= 0

@@ -51,12 +51,21 @@ def judge(
 
 def _precision_ratio(spec: StudySpec, samples: Samples) -> float:
     """Half-width of the objective's interval; of several, of their score, as if their errors had nothing in common."""
-    seconds, squares, weights = samples.get("block_s", ()), 0.0, 0.0
-    for objective in spec.objectives:
-        values = samples[metric(objective.metric).samples]
-        ratio = half_width_ratio(values, seconds if len(seconds) == len(values) else (), spec.seed)
-        squares, weights = squares + (objective.weight * ratio) ** 2, weights + objective.weight
-    return math.sqrt(squares) / weights
+    ratios = [powered * _half_width_ratio(spec, name, samples) for name, powered in spec.objective.powers.items()]
+    known = [ratio for ratio in ratios if math.isfinite(ratio)]  # what is measured once in a window has none
+    return math.hypot(*known) if known else math.inf
+
+
+def _half_width_ratio(spec: StudySpec, name: str, samples: Samples) -> float:
+    row, seconds = metric(name), samples.get("block_s", ())
+    values = samples[row.samples]
+    weights = seconds if len(seconds) == len(values) else ()
+    match row.reduction:
+        case "mean":
+            return half_width_ratio(values, weights, spec.seed, share=None)
+        case "p95" | "p99":
+            return half_width_ratio(values, (), spec.seed, share=int(row.reduction[1:]) / 100)
+    return half_width_ratio(values, weights, spec.seed)
 
 
 def all_samples(measurement: Measurement, ceilings: Ceilings | None = None) -> Samples:
@@ -90,10 +99,20 @@ def _objectives(spec: StudySpec, samples: Samples, reference: Samples | None) ->
         reference: Of the baseline, whose score is 1; None when it failed: then the score has no such meaning.
     """
     values = {name: _value(name, samples) for name in spec.objective.metrics}
+    if reference is samples:
+        _check_comparable(values)
     if len(values) == 1:
         return values
     unit = spec.objective.value(reference) if reference is not None else 1.0
     return {SCORE: spec.objective.value(samples) / unit, **values}
+
+
+def _check_comparable(values: Metrics) -> None:
+    """A gain is a ratio to the baseline's value."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            hint = "begin with a default that does better, or make it a limit and optimise something else"
+            raise UsageError(f"{name} of the baseline is {value:g}, and nothing can be compared with that", hint)
 
 
 def _value(name: str, samples: Samples) -> float:

@@ -120,11 +120,11 @@ class Team:
         settle_memory(self._device)
         self._await()
 
-    def peak_memory_bytes(self) -> int:
+    def peak_memory_bytes(self) -> float:
         """The largest peak of any rank, where each has its own GPU; on a CPU the sum, for all share the host's."""
         self._tell("peak_memory_bytes")
         own = peak_memory_bytes(self._opened, self._device)  # before the others' answers: all look at once
-        peaks: list[int] = [own, *self._await()]
+        peaks: list[float] = [own, *self._await()]
         return sum(peaks) if self._device == "cpu" else max(peaks)
 
     def _tell(self, order: str, *arguments: object) -> None:
@@ -235,11 +235,13 @@ def settle_memory(device: str) -> None:
     host.reset_peak_rss()
 
 
-def peak_memory_bytes(opened: OpenWorkload, device: str) -> int:
+def peak_memory_bytes(opened: OpenWorkload, device: str) -> float:
     """Of this process: reserved on its GPU, or resident on the host, with what its loader's processes add.
 
     Of a workload that others work for, theirs: what they hold of the GPUs, or their largest resident sets.
     """
+    if account := getattr(opened, "peak_memory_bytes", None):  # optional: see plugins.Accounting
+        return float(account())
     if workers := getattr(opened, "processes", None):  # optional: see plugins.Delegating
         pids = workers()
         return host.peak_rss_bytes_of(pids) if device == "cpu" else gpu.memory_bytes_of(pids)

@@ -5,6 +5,7 @@ record and the plugin are one class. Built-ins register through the same entry-p
 """
 
 from autotuner.plugins.opened import (
+    Accounting,
     Characterised,
     Delegating,
     OpenWorkload,
@@ -31,7 +32,8 @@ from autotuner.plugins.seams import (
 )
 
 __all__ = [
-    "Characterised", "Delegating", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin", "Preload", "Probe",
+    "Accounting", "Characterised", "Delegating", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin",
+    "Preload", "Probe",
     "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "Warming", "WorkerPool", "Workload",
     "load_class", "modules_of", "names",
 ]  # fmt: skip

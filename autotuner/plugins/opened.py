@@ -85,6 +85,14 @@ class Warming(Protocol):
         ...
 
 
+class Accounting(Protocol):
+    """An opened workload that knows what it needed, since it runs processes that are gone when one could look."""
+
+    def peak_memory_bytes(self) -> float:
+        """Of the device that computes, since it was warm; NaN where it does not know."""
+        ...
+
+
 class Delegating(Protocol):
     """An opened workload whose work is done by other processes than this one: theirs is the memory that counts."""
 

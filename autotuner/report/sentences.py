@@ -4,8 +4,17 @@ import math
 import shlex
 
 from autotuner.events import StudySummary
-from autotuner.metrics import METRICS, format_value
-from autotuner.report.text import bounds, count_failures, duration, factor, one_line, percent, plural
+from autotuner.metrics import format_value
+from autotuner.report.text import (
+    bounds,
+    count_failures,
+    duration,
+    factor,
+    more_is_better,
+    one_line,
+    percent,
+    plural,
+)
 from autotuner.types import Binding, Decision, Diagnosis, Verification
 
 
@@ -53,10 +62,8 @@ def _why_invalid(verification: Verification) -> str:
 
 def _improvement(verification: Verification) -> str:
     """`latency_p95_s is 25 % lower than the baseline's`; factors from two upwards are said as factors."""
-    row = METRICS.get(verification.metric)
-    better = row.better if row else "higher"
     ratio = verification.gain_ratio
-    if better == "lower":
+    if not more_is_better(verification, verification.metric):
         return f"{verification.metric} is {percent(1 - 1 / ratio, 0)} lower than the baseline's"
     if ratio >= 2:
         return f"{verification.metric} is {factor(ratio)} the baseline's"

@@ -195,7 +195,7 @@ def _describe(study: Portrait) -> tuple[str, ...]:
 def compare_ground(first: Portrait, second: Portrait) -> list[str]:
     """Why the two numbers may not be comparable: another metric, baseline or machine."""
     notes = []
-    if first.metric != second.metric:
+    if (first.metric, first.goal) != (second.metric, second.goal):
         notes.append("the studies optimise different metrics")
     if dict(first.baseline) != dict(second.baseline):
         notes.append("the baselines differ: " + describe(changes(second.baseline, first.baseline)))

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from autotuner.events import StudySummary
-from autotuner.metrics import METRICS
 from autotuner.report import sentences
 from autotuner.report.text import (
     bounds,
@@ -20,6 +19,7 @@ from autotuner.report.text import (
     describe,
     factor,
     gain,
+    more_is_better,
     one_line,
     percent,
     print_value,
@@ -145,7 +145,7 @@ def arms(verification: Verification) -> Table:
     for name in sorted(both, key=lambda name: name != verification.metric):
         before = verification.baseline_metrics.get(name, math.nan)
         after = verification.metrics.get(name, math.nan)
-        times = gain(after, before, name not in METRICS or METRICS[name].better == "higher")
+        times = gain(after, before, more_is_better(verification, name))
         if name == verification.metric:
             times = verification.gain_ratio  # of pairs, side by side: one number a gain, everywhere
         style = "bold" if name == verification.metric else ""

@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Mapping
 
+from autotuner import metrics
 from autotuner.errors import UsageError
 from autotuner.metrics import format_value
-from autotuner.types import Config, Failure, Trial, Value, Verdict
+from autotuner.types import Config, Failure, Trial, Value, Verdict, Verification
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")  # ECMA-48: CSI and OSC
 
@@ -97,6 +98,12 @@ def gain(value: float, baseline: float, maximize: bool) -> float:
     """How many times better than the baseline, in the direction of improvement; NaN when it cannot be said."""
     above, below = (value, baseline) if maximize else (baseline, value)
     return above / below if below > 0 and math.isfinite(above) and math.isfinite(below) else math.nan
+
+
+def more_is_better(verification: Verification, metric: str) -> bool:
+    """As the study asked for it, else as its kind has it."""
+    known = verification.maximize.get(metric)
+    return metrics.metric(metric).better == "higher" if known is None else known
 
 
 def value_of(trial: Trial, metric: str) -> float:

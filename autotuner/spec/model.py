@@ -113,8 +113,9 @@ class Objective(Section):
 class Goal:
     """What the search and the verification compare: the only objective, or the score of several.
 
-    The score is the weighted geometric mean of the objectives, each in its direction: a ratio of two scores is the mean
-    ratio of improvement, whatever the units. It is the linear preference on a log scale.
+    The score is the product of the objectives' values, each in its direction and to the power of its weight, of which
+    the largest counts as 1. So a ratio of two scores is the product of what they gained, whatever the units; and what
+    changes the main objective alone changes the score as much. It is a linear preference on a log scale.
     """
 
     objectives: tuple[Objective, ...]
@@ -135,6 +136,17 @@ class Goal:
         return tuple(objective.metric for objective in self.objectives)
 
     @property
+    def powers(self) -> Mapping[str, float]:
+        """`{metric: weight over the largest weight}`."""
+        largest = max(one.weight for one in self.objectives)
+        return {one.metric: one.weight / largest for one in self.objectives}
+
+    @property
+    def directions(self) -> Mapping[str, bool]:
+        """`{metric: whether more of it is better}`, of the score too."""
+        return {self.metric: self.sign > 0} | {one.metric: one.sign > 0 for one in self.objectives}
+
+    @property
     def text(self) -> str:
         """`maximize throughput_tokens_per_s, minimize latency_p95_s (weight 2)`."""
         parts = []
@@ -147,11 +159,11 @@ class Goal:
         """From a measurement's samples; NaN where an objective was not measured, or has no logarithm."""
         if len(self.objectives) == 1:
             return value_of(self.metric, samples)
-        values = [value_of(name, samples) for name in self.metrics]
-        if not all(math.isfinite(value) and value > 0 for value in values):
+        values = {name: value_of(name, samples) for name in self.metrics}
+        if not all(math.isfinite(value) and value > 0 for value in values.values()):
             return math.nan
-        logs = (one.weight * one.sign * math.log(value) for one, value in zip(self.objectives, values, strict=True))
-        return math.exp(math.fsum(logs) / math.fsum(one.weight for one in self.objectives))
+        signs = {one.metric: one.sign for one in self.objectives}
+        return math.exp(math.fsum(self.powers[name] * signs[name] * math.log(v) for name, v in values.items()))
 
 
 class EquivalenceRules(Section):

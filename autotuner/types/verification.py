@@ -95,6 +95,8 @@ class Verification:
         worst_case: What the candidate needed on the largest input that there is, in a process of its own:
             `peak_memory_bytes` and `steps`; empty where all inputs are alike.
         warning: What a reader must know before using the candidate; empty when it does what the baseline does.
+        duration_s: Of the whole verification.
+        maximize: `{metric: whether more of it is better}`, of the objectives; of others their kind says it.
     """
 
     decision: Decision
@@ -114,6 +116,7 @@ class Verification:
     worst_case: Metrics = field(default_factory=dict)
     warning: str = ""
     duration_s: float = 0.0
+    maximize: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,4 +55,5 @@ def _window_s(protocol: MeasurementProtocol, trial: Trial) -> float:
     assert isinstance(trial.outcome, Measurement), trial
     blocks = len(trial.outcome.samples.get("block_step_s", ()))  # of whole cycles, which may be many steps
     block_s = max(protocol.block_s, trial.outcome.duration_s / max(1, blocks))
-    return max(protocol.min_measure_s, MIN_WINDOW_BLOCKS * block_s) + block_s / 2
+    wanted_s = max(protocol.min_measure_s, max(MIN_WINDOW_BLOCKS, protocol.min_blocks) * block_s)
+    return max(block_s, min(wanted_s, protocol.max_measure_s)) + block_s / 2

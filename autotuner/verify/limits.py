@@ -31,6 +31,17 @@ def percentile_is_claimable(samples: Sequence[float], share: float) -> bool:
     return len(samples) >= required_requests(0, share, CONFIDENCE)
 
 
+def doubt_percentile(name: str, *arms: Mapping[str, Sequence[float]]) -> str:
+    """That an objective's percentile rests on too few requests to be called one; empty when it does not."""
+    row = metric(name)
+    if row.reduction not in ("p95", "p99"):
+        return ""
+    share, fewest = int(row.reduction[1:]) / 100, min((arm.get(row.samples, ()) for arm in arms), key=len)
+    if percentile_is_claimable(fewest, share):
+        return ""
+    return f"{name} rests on {len(fewest)} requests an arm, and {required_requests(0, share, CONFIDENCE)} are needed"
+
+
 def percentile_bound(samples: Sequence[float], share: float) -> float | None:
     """The value that the percentile does not exceed with 95 % confidence; None when there are too few requests.
 

@@ -9,7 +9,7 @@ from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Decision, Equivalence, Failure, Measurement, Metrics, Trial, Verification
 from autotuner.verify.contest import ContestResult
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
-from autotuner.verify.limits import judge_limit
+from autotuner.verify.limits import doubt_percentile, judge_limit
 from autotuner.verify.proof import MemoryProof, Proofs
 
 NOISY_SHARE = 0.3  # of contended trials: then more finalists are looked at
@@ -30,6 +30,7 @@ def judge_limits(spec: StudySpec, result: ContestResult) -> tuple[Metrics, list[
     arms = result.candidate_samples, result.baseline_samples
     judged = {limit.text: judge_limit(limit, *arms) for limit in spec.limits}
     remarks = [f"{text}: {judgement.reason}" for text, judgement in judged.items() if judgement.reason]
+    remarks += [remark for name in spec.objective.metrics if (remark := doubt_percentile(name, *arms))]
     return {text: judgement.excess for text, judgement in judged.items()}, remarks
 
 

@@ -252,5 +252,6 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         baseline_metrics=reported(spec, result.baseline_samples, result.baseline_samples),
         violations=violations,
         contributions=worth,
+        maximize=spec.objective.directions,
     )
     return Attempt(verification, baseline_failed=result.failed_arm == "baseline")

@@ -21,10 +21,15 @@ from autotuner.errors import UsageError
 from autotuner.metrics import METRICS, Metric, derived_metric
 from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
 from autotuner.types import Binding, Config
-from autotuner.workloads.programs import ProgramError, environment, finish, write_files
+from autotuner.workloads.finishing import Finished, finish
+from autotuner.workloads.programs import ProgramError, environment, write_files
 from autotuner.workloads.templates import Arguments, Values, fill, fill_arguments, misfit, names_in
 
 _OURS = ("folder", "python")
+_TAKEN = frozenset({  # samples that are taken of every workload
+    "latency_s", "block_s", "block_step_s", "setup_s", "peak_memory_bytes", "throughput_steps_per_s",
+    "throughput_runs_per_s", "run_cpu_s", "run_peak_rss_bytes", "score",
+})  # fmt: skip
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -115,6 +120,8 @@ class Command(Workload):
     @classmethod
     def _have_units(cls, metrics: Mapping[str, Source]) -> Mapping[str, Source]:
         for name in metrics:
+            if name in _TAKEN or (name in METRICS and METRICS[name].samples != name):
+                raise UsageError(f"metrics: {name} is what autotune measures itself", f"call it own_{name}")
             if name not in METRICS:
                 derived_metric(name)
         return metrics
@@ -145,7 +152,7 @@ class Command(Workload):
 
     @cached_property
     def _building(self) -> frozenset[str]:
-        return frozenset(names_in([*self.build, self.files]))
+        return frozenset(names_in([*self.build, self.files, *([self.env] if self.build else [])]))
 
     def identity(self) -> Mapping[str, str]:
         """The command line as the file has it."""
@@ -175,7 +182,7 @@ class Command(Workload):
                 done = finish(fill_arguments(argv, values), self._environment(values), self.cwd, self.build_timeout_s)
                 if done.status != 0:
                     raise ProgramError(f"building failed: {done.error}")
-            yield OpenCommand(self, folder)
+            yield OpenCommand(self, folder, device)
 
     def _environment(self, values: Values) -> dict[str, str]:
         return environment(self.inherit, {name: fill(text, values) for name, text in self.env.items()})
@@ -184,25 +191,43 @@ class Command(Workload):
 class OpenCommand:
     """Runs the program."""
 
-    def __init__(self, command: Command, folder: Path) -> None:
-        self._command, self._folder = command, folder
+    def __init__(self, command: Command, folder: Path, device: str) -> None:
+        self._command, self._folder, self._device = command, folder, device
+        self._peak_bytes = math.nan
+
+    def warm_up(self, config: Config) -> None:
+        """One run: what is read from disk, or compiled and kept, is then there."""
+        self.step(config)
+        self._peak_bytes = math.nan
+
+    def peak_memory_bytes(self) -> float:
+        """The most of the runs since the warm-up; NaN on a GPU, whose memory a program does not tell."""
+        return self._peak_bytes if self._device == "cpu" else math.nan
 
     def step(self, config: Config) -> Step:
         """One run, from its start, or from its first line that says that it is ready, to its end."""
         command = self._command
         values = {**config, "folder": str(self._folder), "python": sys.executable}
         argv, env = fill_arguments(command.argv, values), command._environment(values)
+        before = {source.file: _state(self._folder / source.file) for source in command.metrics.values() if source.file}
         done = finish(argv, env, command.cwd, command.timeout_s, ready=command.ready)
         if done.status not in command.exit_codes:
             raise done.error
-        metrics = {
-            "run_cpu_s": done.cpu_s, "run_peak_rss_bytes": float(done.peak_rss_bytes),
-            **{name: self._read(name, source, done.text) for name, source in command.metrics.items()},
-        }  # fmt: skip
+        for file, state in before.items():
+            if state is not None and state == _state(self._folder / file):
+                raise ProgramError(f"{file} is as it was before the run: it was not written", "where does it go?")
+        metrics = {"run_cpu_s": done.cpu_s} | {
+            name: self._read(name, source, done) for name, source in command.metrics.items()
+        }
+        if not math.isnan(done.peak_rss_bytes):
+            metrics["run_peak_rss_bytes"] = done.peak_rss_bytes
+            self._peak_bytes = max(done.peak_rss_bytes, 0.0 if math.isnan(self._peak_bytes) else self._peak_bytes)
         return Step({"runs": 1.0, **command.work}, metrics, {"latency_s": (done.duration_s,)}, done.duration_s)
 
-    def _read(self, name: str, source: Source, output: str) -> float:
-        where, text = "its output", output
+    def _read(self, name: str, source: Source, done: Finished) -> float:
+        where, text = "its output", done.stdout
+        if source.file is None and source.read(text) is None:
+            text = done.text  # some report on stderr
         if source.file is not None:
             path = self._folder / source.file
             where = source.file
@@ -230,3 +255,12 @@ class OpenCommand:
         except (OSError, ValueError) as error:
             raise ProgramError(f"outputs: {path.name} holds no numbers: {error}") from None
         return {"output": np.atleast_2d(array)}
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Changes with every write; None where there is no file."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size

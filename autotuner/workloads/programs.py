@@ -2,20 +2,19 @@
 
 import fnmatch
 import os
-import re
 import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tty
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import psutil
 
@@ -30,8 +29,7 @@ INHERITED = (
     "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_*", "TOKENIZERS_PARALLELISM",
 )  # fmt: skip
 _TAIL_LINES = 40
-_PUMP_S = 0.5  # a stray that holds the pipe open must not hold us up
-_MOST_LINES, _MOST_CHARACTERS = 10_000, 2**20  # of output that is searched for numbers
+_PUMP_S = 0.5
 _OUT_OF_MEMORY = ("out of memory", "cannot allocate memory", "std::bad_alloc", "memoryerror", "failed to allocate")
 
 
@@ -75,7 +73,9 @@ class Program:
         env: All that it sees of an environment.
         cwd: Where it runs.
         grace_s: From SIGTERM to SIGKILL.
-        hears: Is told every line, on another thread.
+        hears: Is told every line, and whether it came from stdout; on other threads.
+        by_line: Its stdout is a terminal, so that each line comes when it is said: into a pipe most programs write when
+            a buffer is full, or when they end.
     """
 
     def __init__(
@@ -84,23 +84,33 @@ class Program:
         env: Mapping[str, str],
         cwd: Path | None,
         grace_s: float = 3.0,
-        hears: Callable[[str], None] = lambda line: None,
+        hears: Callable[[str, bool], None] = lambda line, from_stdout: None,
+        *,
+        by_line: bool = False,
     ) -> None:
         self.name = Path(argv[0]).name
         self._grace_s, self._hears = grace_s, hears
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._killed, self._kernels_kills = False, _out_of_memory_kills()
+        ours, theirs = _terminal() if by_line else os.pipe()
+        stdout = os.fdopen(ours, "rb")
         try:
             self._process = subprocess.Popen(
-                list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, process_group=0,
+                list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
+                process_group=0,
             )  # fmt: skip
-        except FileNotFoundError:
-            where = argv[0] if cwd is None or cwd.is_dir() else str(cwd)
-            raise UnsupportedError(f"there is no {where}", "is it installed, and on the PATH?") from None
-        except PermissionError:
-            raise UnsupportedError(f"{argv[0]} cannot be run: permission denied") from None
-        self._pump = threading.Thread(target=self._drain, name="program-output", daemon=True)
-        self._pump.start()
+        except OSError as error:
+            stdout.close()
+            raise _cannot_start(argv[0], cwd, error) from None
+        finally:
+            os.close(theirs)
+        assert self._process.stderr is not None
+        self._pumps = [
+            threading.Thread(target=self._drain, args=(stream, from_stdout), name="program-output", daemon=True)
+            for stream, from_stdout in ((stdout, True), (self._process.stderr, False))
+        ]
+        for pump in self._pumps:
+            pump.start()
 
     def __enter__(self) -> Self:
         return self
@@ -110,15 +120,26 @@ class Program:
     ) -> None:
         self.stop()
 
-    def _drain(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            text = line.decode(errors="replace")
-            self._tail.append(text.strip())
-            self._hears(text)
-            with suppress(OSError, ValueError):  # nobody reads the log any more; the program must not wait for it
-                sys.stdout.write(text)
-                sys.stdout.flush()
+    def _drain(self, stream: IO[bytes], from_stdout: bool) -> None:
+        with stream, suppress(OSError):  # so a terminal says that nobody is there any more
+            for line in stream:
+                text = line.decode(errors="replace")
+                self._tail.append(text.strip())
+                self._hears(text, from_stdout)
+                with suppress(OSError, ValueError):  # nobody reads the log any more; the program must not wait for it
+                    sys.stdout.write(text)
+                    sys.stdout.flush()
+
+    def _heard_all(self) -> None:
+        """Wait for the end of its output; a stray that holds it open must not hold us up."""
+        until_s = time.monotonic() + _PUMP_S
+        for pump in self._pumps:
+            pump.join(max(0.0, until_s - time.monotonic()))
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself."""
+        return self._process.pid
 
     @property
     def pids(self) -> list[int]:
@@ -140,7 +161,7 @@ class Program:
 
     def wait(self, limit_s: float) -> "resource.struct_rusage | None":
         """Wait for its end; what it and the children that it waited for have used, or None after the limit."""
-        killer = threading.Timer(limit_s, self._process.kill)
+        killer = threading.Timer(limit_s, self._kill)
         began_s = time.monotonic()
         killer.start()
         try:
@@ -153,16 +174,22 @@ class Program:
     def death(self) -> Exception:
         """Why it is no longer there, as an error: by its status and its last lines."""
         status = self._process.wait()
-        self._pump.join(_PUMP_S)
+        self._heard_all()
         how = f"was killed by {_signal(-status)}" if status < 0 else f"left with exit code {status}"
         said = next((line for line in reversed(self._tail) if line), "")
         message = f"{self.name} {how}{f': {said[:200]}' if said else ''}"
-        if any(text in line.lower() for line in self._tail for text in _OUT_OF_MEMORY):
-            return MemoryError(message)
+        starved = status == -signal.SIGKILL and not self._killed and _out_of_memory_kills() > self._kernels_kills
+        if starved or any(text in line.lower() for line in self._tail for text in _OUT_OF_MEMORY):
+            return MemoryError(f"{message}, by the kernel, for memory ran out" if starved else message)
         return ProgramError(message)
+
+    def _kill(self) -> None:
+        self._killed = True
+        self._process.kill()
 
     def stop(self) -> None:
         """SIGTERM to its group, and after the grace SIGKILL to whoever is left of its tree."""
+        self._killed = True
         tree = [process for pid in self.pids if (process := _process(pid)) is not None]
         self._signal_group(signal.SIGTERM)
         _, living = psutil.wait_procs(tree, self._grace_s)
@@ -172,70 +199,32 @@ class Program:
         self._signal_group(signal.SIGKILL)  # who joined meanwhile
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(self._grace_s)
-        self._pump.join(_PUMP_S)
+        self._heard_all()
 
     def _signal_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A program that has run to its end.
-
-    Attributes:
-        status: Its exit code, or minus the signal that killed it.
-        duration_s: From its start, or from when it said that it was ready, to its end.
-        cpu_s: Of itself and of the children that it waited for.
-        peak_rss_bytes: The largest resident set among them.
-        text: Its output, the last of it if it is long.
-        error: What is wrong with it, should its status be no success.
-    """
-
-    status: int
-    duration_s: float
-    cpu_s: float
-    peak_rss_bytes: int
-    text: str
-    error: Exception
+def _cannot_start(program: str, cwd: Path | None, error: OSError) -> UnsupportedError:
+    if isinstance(error, FileNotFoundError):
+        where = program if cwd is None or cwd.is_dir() else str(cwd)
+        return UnsupportedError(f"there is no {where}", "is it installed, and on the PATH?")
+    return UnsupportedError(f"{program} cannot be run: {(error.strerror or str(error)).lower()}")
 
 
-def finish(
-    argv: Sequence[str], env: Mapping[str, str], cwd: Path | None, limit_s: float, ready: str | None = None
-) -> Finished:
-    """Run a program to its end.
+def _terminal() -> tuple[int, int]:
+    """Both ends of a terminal that changes nothing of what is written."""
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    return ours, theirs
 
-    Args:
-        argv: As for `Program`.
-        env: Likewise.
-        cwd: Likewise.
-        limit_s: After it the program and all below it are killed.
-        ready: A pattern; the time counts from the first line in which it is found.
 
-    Raises:
-        ProgramError: It took longer, or never said that it was ready.
-    """
-    lines: deque[str] = deque(maxlen=_MOST_LINES)
-    said_s: list[float] = []
-    wanted = re.compile(ready) if ready else None
-
-    def hears(line: str) -> None:
-        if wanted is not None and not said_s and wanted.search(line):
-            said_s.append(time.perf_counter())
-        lines.append(line[:_MOST_CHARACTERS])
-
-    began_s = time.perf_counter()
-    with Program(argv, env, cwd, grace_s=0.5, hears=hears) as program:
-        used = program.wait(limit_s)
-        ended_s = time.perf_counter()
-        error = program.death()  # its output is complete now
-    if used is None:
-        raise ProgramError(f"{program.name} did not end within {limit_s:g} s: killed")
-    if wanted is not None and not said_s:
-        raise ProgramError(f"{program.name} never said {ready!r}: {error}")
-    duration_s = ended_s - (said_s[0] if said_s else began_s)
-    text = "".join(lines)[-_MOST_CHARACTERS:]
-    return Finished(program.status, duration_s, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, text, error)
+def _out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory, since boot."""
+    with suppress(OSError), Path("/proc/vmstat").open() as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    return 0
 
 
 def _process(pid: int) -> psutil.Process | None:

@@ -4,10 +4,13 @@ The global batch is fixed, so that no configuration changes what is learnt: a sm
 ranks take smaller parts of the same samples. It may change only where a file makes it a parameter.
 """
 
+import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -73,7 +76,9 @@ class TransformersTraining(Workload):
         "memory_format": Trait(acts_on=(MEMORY, COMPUTE), text="contiguous or channels_last, of images"),
         "activation_checkpointing": Trait(acts_on=(CAPACITY, COMPUTE), text="compute activations again"),
         "loss_chunk": Trait(acts_on=(CAPACITY, MEMORY), text="tokens whose logits exist at once; 0 is all"),
-        "threads": Trait(acts_on=(COMPUTE, MEMORY, HOST), text="intra-op threads of the CPU; null is torch's default"),
+        "threads": Trait(
+            acts_on=(COMPUTE, MEMORY, HOST), text="intra-op threads of the CPU, a rank; null is torch's default"
+        ),
         "data_parallel": _several("ranks that share the global batch"),
         "tensor_parallel": _several("ranks that share every layer"),
         "sharding": _several("none (DDP), zero2 or zero3 (FSDP2)"),
@@ -82,7 +87,9 @@ class TransformersTraining(Workload):
         "global_batch": Trait(
             tier=Tier.FREE, acts_on=(HOST, MEMORY, COMMUNICATION), text="samples of an optimizer step: learns otherwise"
         ),
-        **{name: Trait(acts_on=(COMMUNICATION,), text="NCCL's variable; null leaves it alone") for name in NCCL},
+        **dict.fromkeys(
+            NCCL, Trait(acts_on=(COMMUNICATION,), needs_gpu=True, text="NCCL's variable; null leaves it alone")
+        ),
     }
 
     @model_validator(mode="after")
@@ -119,7 +126,18 @@ class TransformersTraining(Workload):
             return "without workers there are none to persist"
         if chosen["compile"] != "none" and degrees.data > 1 and degrees.bucket_bytes < 2**20:
             return "compiled for several ranks, buckets must be at least 1 MiB: torch's DDPOptimizer asserts it"
-        return refusal(degrees, degrees.ranks, self.config or {})
+        return refusal(degrees, degrees.ranks, self._shape)
+
+    @cached_property
+    def _shape(self) -> Mapping[str, Any]:
+        """The model's configuration, as far as it lies here."""
+        if self.config is not None or self.model is None:
+            return self.config or {}
+        try:
+            found = json.loads((Path(self.model) / "config.json").read_text())
+        except (OSError, ValueError):  # a hub id, or a folder that `check` will speak of
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def identity(self) -> Mapping[str, str]:
         """Name and hash of the model and of the data."""
@@ -148,7 +166,8 @@ class TransformersTraining(Workload):
         chosen = {**DEFAULTS, **config}
         os.environ.update({name: str(chosen[name]) for name in NCCL if chosen.get(name) is not None})
         if chosen["threads"] is not None:
-            torch.set_num_threads(int(chosen["threads"]))
+            share = torch.get_num_threads() if self.ranks(chosen) > 1 else math.inf  # ranks have shared the cores
+            torch.set_num_threads(int(min(int(chosen["threads"]), share)))
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(chosen["tf32"])
         given = {name: getattr(self, name) for name in Recipe.__slots__}
         recipe = Recipe(**{**given, "global_batch": self._global_batch(chosen)})

@@ -1,24 +1,25 @@
-import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
-from autotuner.adjust.expectation import expected_scores, weight
+from autotuner.adjust.expectation import WORKERS, expected_scores, weight
 from autotuner.adjust.space import Space
 from autotuner.executors.inline import InlineExecutor
+from autotuner.plugins import Workload, load_class
 from autotuner.spec.model import StudySpec
 from autotuner.testing.replay import Replay
-from autotuner.types import Diagnosis, Measurement, Origin, Trial, Verdict
+from autotuner.types import Diagnosis, Failure, FailureKind, Measurement, Origin, Trial, Verdict
 
 RATE = "throughput_samples_per_s"
 
 
-def study(default=0, metric=RATE, cores=2):
+def study(default=0, metric=RATE, cores=2, name="num_workers", values=tuple(range(9))):
     return StudySpec.model_validate({
         "name": "s", "workload": Replay(), "executor": InlineExecutor(), "objectives": [{"maximize": metric}],
         "parameters": {
-            "num_workers": {"int": [0, 8], "default": default}, "mode": {"choices": ["a", "b"], "default": "a"},
+            name: {"choices": values, "default": default}, "mode": {"choices": ["a", "b"], "default": "a"},
         },
         "cpu_cores": cores,
     })  # fmt: skip
@@ -28,7 +29,7 @@ def trial(spec, workers, period_s, wait_s, busy_ratio):
     samples = {RATE: (1 / period_s,), "latency_s": (period_s,) * 5, "input_wait_s": (wait_s,) * 5}
     seen = Measurement(samples, 1, 1, 1, {"cpu_busy_ratio": busy_ratio}, {}, datetime.now(UTC))
     verdict = Verdict({spec.objective.metric: 1 / period_s}, {}, Diagnosis("input"))
-    return Trial(0, {**spec.baseline, "num_workers": workers}, Origin.BASELINE, seen, verdict)
+    return Trial(0, {**spec.baseline, next(iter(spec.parameters)): workers}, Origin.BASELINE, seen, verdict)
 
 
 def expected(spec, seen):
@@ -49,7 +50,7 @@ def test_loaders_that_compute_are_worth_no_more_than_the_cores():
     spec = study()
     rates = expected(spec, trial(spec, 0, 0.100, 0.080, busy_ratio=0.5))  # one core all the time, 80 ms for a batch
     assert rates[1] == pytest.approx(12.5)
-    assert rates[3:] == pytest.approx(1.8 / 0.080), "steps leave 1.8 cores"
+    assert rates[3:] == pytest.approx(20), "100 ms of CPU time for a step, on two cores"
 
 
 def test_workers_that_are_waited_for_set_the_pace():
@@ -66,9 +67,45 @@ def test_without_a_reason_nothing_is_expected(spec, wait_s):
 
 
 def test_an_expectation_is_believed_until_it_is_contradicted():
-    moves = np.array([0.0, 1.0, 2.0, 2.0])
-    assert weight(moves[:1], np.array([3.0])) == 1
-    assert weight(moves, moves + 5) == 1
-    assert weight(moves, -moves) == 0
-    assert weight(moves, np.zeros(4)) == pytest.approx(0.2), "it counts for one observation of five"
-    assert not math.isnan(weight(np.zeros(4), moves))
+    spec = study()
+    moves = np.log([1.0, 2.0, 4.0, 4.0])
+
+    def believed(rates, failed=(), broken=()):
+        trials = [trial(spec, 0, 1 / rate, 0.0, 0.1) for rate in rates]
+        verdicts = [replace(each.verdict, violations={"limit": float(n in broken)}) for n, each in enumerate(trials)]
+        trials = [replace(each, verdict=verdict) for each, verdict in zip(trials, verdicts, strict=True)]
+        trials += [replace(trials[0], outcome=Failure(FailureKind.CRASHED, ""), verdict=None) for _ in failed]
+        return weight(spec, trials, np.append(moves[: len(rates)], failed))
+
+    assert believed([3.0]) == 1
+    assert believed([5.0, 10.0, 20.0, 20.0]) == pytest.approx(1)
+    assert believed([20.0, 10.0, 5.0, 5.0]) == 0
+    assert believed([5.0, 5.0, 5.0, 5.0]) == pytest.approx(0.2), "it counts for one observation of five"
+    assert believed([5.0, 10.0, 20.0, 20.0], failed=[2.0, 2.0]) == pytest.approx(1), "what failed was not slow"
+    assert believed([5.0, 10.0, 20.0, 20.0], broken=[2, 3]) == pytest.approx(1), "nor what breaks a limit"
+    assert weight(spec, [], np.zeros(0)) == 1
+
+
+def test_nothing_is_faster_than_its_cpu_time_on_all_cores():
+    spec = study()
+    rates = expected(spec, trial(spec, 0, 0.100, 0.020, busy_ratio=0.9))  # 180 ms of CPU for a step, on two cores
+    assert rates[8] == pytest.approx(1 / 0.090)
+
+
+@pytest.mark.parametrize("name", ["workers", "dataloader_num_workers"])
+def test_by_whatever_name(name):
+    spec = study(name=name)
+    seen = trial(spec, 0, 0.100, 0.080, busy_ratio=0.1)
+    space = Space(spec)
+    rows = space.matrix(space.encode({name: n, "mode": "a"}) for n in (0, 4))
+    assert np.exp(expected_scores(spec, space, [seen], rows)) == pytest.approx([10, 50])
+
+
+def test_the_training_of_this_house_has_one_of_the_names():
+    assert any(name in load_class("workloads", "transformers-training", Workload).traits for name in WORKERS)
+
+
+def test_words_for_workers_are_left_alone():
+    spec = study(values=[0, "auto"])
+    space = Space(spec)
+    assert (expected_scores(spec, space, [trial(spec, 0, 0.1, 0.08, 0.1)], space.rows) == 0).all()

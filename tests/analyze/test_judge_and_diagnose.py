@@ -64,10 +64,10 @@ def test_several_objectives_make_a_score_whose_baseline_is_one():
     twice = measured({"throughput_requests_per_s": (20.0,) * 5, "latency_s": (0.2,) * 5})
     tried_before = [tried(CONFIG, baseline)]
     verdict = judge(spec, CONFIG, twice, baseline, tried_before)
-    assert verdict.objectives["score"] == pytest.approx((2 / 2**3) ** (1 / 4)), "twice the rate, half as quick"
-    assert judge(spec, CONFIG, twice, None, tried_before).objectives["score"] == pytest.approx((20 / 0.2**3) ** 0.25)
+    assert verdict.objectives["score"] == pytest.approx(2 ** (1 / 3) / 2), "twice the rate, half as quick"
+    assert judge(spec, CONFIG, twice, None, tried_before).objectives["score"] == pytest.approx(20 ** (1 / 3) / 0.2)
     half = judge(study(objectives=goals[:1]), CONFIG, measured(), None).precision_ratio
-    assert judge(spec, CONFIG, measured(latency_s=(0.1,) * 5), None).precision_ratio == pytest.approx(half / 4)
+    assert judge(spec, CONFIG, measured(latency_s=(0.1,) * 5), None).precision_ratio == pytest.approx(half / 3)
 
 
 @pytest.mark.parametrize("latency", [0.0, math.nan])
@@ -75,6 +75,24 @@ def test_a_score_needs_positive_values(latency):
     spec = study(objectives=[{"maximize": "throughput_requests_per_s"}, {"minimize": "latency_p50_s"}])
     verdict = judge(spec, CONFIG, measured(latency_s=(latency,) * 5), measured(latency_s=(0.1,) * 5), ())
     assert math.isnan(verdict.objectives["score"])
+    with pytest.raises(UsageError, match="latency_p50_s of the baseline is"):
+        judge(spec, CONFIG, measured(latency_s=(latency,) * 5), None)
+
+
+def test_what_the_main_objective_gains_alone_the_score_gains():
+    spec = study(objectives=[{"maximize": "throughput_requests_per_s", "weight": 2}, {"minimize": "latency_p50_s"}])
+    faster = measured({"throughput_requests_per_s": (11.0,) * 5, "latency_s": (0.1,) * 5})
+    verdict = judge(spec, CONFIG, faster, measured(latency_s=(0.1,) * 5), ())
+    assert verdict.objectives["score"] == pytest.approx(1.1)
+
+
+def test_precision_is_that_of_the_metric_s_own_statistic():
+    latency_s = tuple(0.1 + 0.001 * (n % 7) + 0.1 * (n % 23 == 0) for n in range(120))
+    ratios = [
+        judge(study(objectives=[{"minimize": f"latency_{name}_s"}]), CONFIG, measured(latency_s=latency_s), None)
+        for name in ("p50", "p95")
+    ]
+    assert ratios[1].precision_ratio > 3 * ratios[0].precision_ratio
 
 
 def test_limits_are_absolute_or_relative_to_the_baseline():
@@ -110,7 +128,8 @@ def test_an_objective_that_the_workload_does_not_report_is_the_users_mistake():
 
 
 def test_a_failed_objective_value_stays_a_value():
-    verdict = judge(study(), CONFIG, measured({"throughput_requests_per_s": (math.nan, math.nan)}), None)
+    failed = measured({"throughput_requests_per_s": (math.nan, math.nan)})
+    verdict = judge(study(), CONFIG, failed, measured(), [tried(CONFIG, measured())])
     assert math.isnan(verdict.objectives["throughput_requests_per_s"])
 
 

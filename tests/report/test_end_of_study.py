@@ -91,6 +91,18 @@ def test_a_lower_metric_is_lower_and_a_large_gain_is_a_factor():
     assert conclude(replace(script.VERIFICATION, gain_ratio=2.5)).endswith("is 2.50× the baseline's.")
 
 
+def test_a_metric_of_one_s_own_gains_in_the_direction_that_was_asked_for():
+    found = replace(
+        script.VERIFICATION, metric="kernel_s", gain_ratio=1.5, metrics={"kernel_s": 0.2},
+        baseline_metrics={"kernel_s": 0.3},
+    )  # fmt: skip
+    ended = replace(script.SUMMARY, verification=found)
+    assert "kernel_s is 33 % lower than" in headline(ended)
+    assert "1.50×" in render(summary(ended))
+    asked = replace(ended, verification=replace(found, maximize={"kernel_s": True}))
+    assert "kernel_s is 50 % higher than" in headline(asked)
+
+
 def test_a_study_that_only_failed_names_kinds_and_log():
     nothing = replace(
         script.SUMMARY, decision=Decision.INVALID, verification=None, trials=3, failures={"crashed": 2, "timed_out": 1}

@@ -3,7 +3,7 @@
 import pytest
 
 from autotuner.spec.expressions import Limit
-from autotuner.verify.limits import judge_limit, percentile_bound, percentile_is_claimable
+from autotuner.verify.limits import doubt_percentile, judge_limit, percentile_bound, percentile_is_claimable
 
 LIMIT = Limit.parse("latency_p95_s <= 100 ms")
 
@@ -40,6 +40,13 @@ class TestJudgeLimit:
         kept, broken = judged([0.05] * 35 + [0.2]), judged([0.05] * 30 + [0.2] * 6)
         assert (kept.claimable, kept.reason) == (False, "n too small to claim p95: 36 of 59")
         assert kept.excess <= 0 < broken.excess
+
+    def test_an_objective_s_percentile_of_few_requests_is_doubted(self):
+        few, many = {"latency_s": (0.1,) * 12}, {"latency_s": (0.1,) * 70}
+        doubt = doubt_percentile("latency_p95_s", many, few)
+        assert doubt == "latency_p95_s rests on 12 requests an arm, and 59 are needed"
+        assert doubt_percentile("latency_p95_s", many, many) == ""
+        assert doubt_percentile("latency_p50_s", few, few) == ""
 
     def test_other_limits_are_plain(self):
         samples = {"throughput_tokens_per_s": (90.0, 100.0, 110.0)}

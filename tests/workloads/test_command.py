@@ -14,7 +14,9 @@ from autotuner.executors.process import ProcessExecutor
 from autotuner.plugins import Job
 from autotuner.testing.workloads import check_workload
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
+from autotuner.workloads import programs
 from autotuner.workloads.command import Command, Source
+from autotuner.workloads.programs import ProgramError
 
 NUMBERS = itertools.count()
 QUICK = MeasurementProtocol(
@@ -88,11 +90,56 @@ def test_its_contract():
 
 
 def test_what_the_clock_and_the_kernel_say(measure):
-    found = measure(script("x = bytearray(80 * 2**20); sum(range(10**6))"))
+    found = measure(script("import time; x = bytearray(80 * 2**20); sum(range(10**6)); time.sleep(0.1)"))
     assert isinstance(found, Measurement), found
-    assert found.samples["run_peak_rss_bytes"][0] > 80 * 2**20
+    assert 80 * 2**20 < found.samples["run_peak_rss_bytes"][0] < 120 * 2**20
+    assert found.samples["peak_memory_bytes"][0] == max(found.samples["run_peak_rss_bytes"])
     assert 0 < found.samples["run_cpu_s"][0] < 10
     assert found.samples["throughput_runs_per_s"][0] > 0
+
+
+def test_memory_is_the_program_s_and_not_that_of_who_started_it(measure):
+    small = measure(Command(argv=("sleep", "0.1")))
+    assert small.samples["run_peak_rss_bytes"][0] < 8 * 2**20
+
+
+def test_a_program_that_does_not_flush_is_ready_when_it_says_so(folder, measure):
+    text = "import time; time.sleep(0.2); print('ready'); time.sleep(0.4)"
+    latency_s = measure(script(text, ready="^ready")).samples["latency_s"]
+    assert all(0.4 <= value < 0.6 for value in latency_s), latency_s
+
+
+def test_numbers_are_read_from_stdout_whatever_else_is_said(measure):
+    text = "import json, sys; print('a warning', file=sys.stderr); print(json.dumps({'a': 3}, indent=2))"
+    assert measure(script(text, metrics={"a_s": {"json": "a"}})).samples["a_s"][0] == 3
+    text = "import sys; print('took 4', file=sys.stderr)"
+    assert measure(script(text, metrics={"a_s": {"pattern": r"took (\d)"}})).samples["a_s"][0] == 4
+
+
+def test_what_an_earlier_run_wrote_is_not_this_one_s(folder):
+    text = "import sys, pathlib; n = int(sys.argv[2]); n < 3 and pathlib.Path(sys.argv[1], 'r').write_text(f'took {n}')"
+    workload = script(text, "{folder}", "{n}", metrics={"a_s": {"pattern": r"took (\d)", "file": "r"}})
+    with workload.open({"n": 1}, "cpu") as opened:
+        assert opened.step({"n": 1}).metrics["a_s"] == 1
+        assert opened.step({"n": 1}).metrics["a_s"] == 1
+        with pytest.raises(ProgramError, match="it was not written"):
+            opened.step({"n": 3})
+
+
+def test_what_a_build_sees_is_built_anew():
+    plain = Command(argv=("true",), env={"CFLAGS": "-O{opt}"})
+    assert plain.trait("opt").live
+    assert not Command(argv=("true",), build=(("make",),), env=plain.env).trait("opt").live
+
+
+def test_the_kernel_s_kill_is_want_of_memory(monkeypatch):
+    counts = itertools.count()
+    monkeypatch.setattr(programs, "_out_of_memory_kills", lambda: next(counts))
+    with script("import os; os.kill(os.getpid(), 9)").open({}, "cpu") as opened, pytest.raises(MemoryError):
+        opened.step({})
+    monkeypatch.setattr(programs, "_out_of_memory_kills", lambda: 0)
+    with script("import os; os.kill(os.getpid(), 9)").open({}, "cpu") as opened, pytest.raises(ProgramError):
+        opened.step({})
 
 
 def test_a_torch_script(folder, measure):
@@ -190,6 +237,13 @@ def test_a_background_process_does_not_stay(measure):
         assert not Path(f"/proc/{int(pid)}").exists()
 
 
+def test_a_background_process_does_not_disturb_the_next_run():
+    text = "import subprocess; print('pid=%d' % subprocess.Popen(['sleep', '300'], start_new_session=True).pid)"
+    with script(text, metrics={"pid_count": {"pattern": r"pid=(\d+)"}}).open({}, "cpu") as opened:
+        pid = opened.step({}).metrics["pid_count"]
+        assert not Path(f"/proc/{int(pid)}").exists()
+
+
 def test_a_flood_of_output_is_searched_at_its_end(measure):
     text = "for n in range(30_000): print('a' * 50)\nprint('took 3')"
     assert measure(script(text, metrics={"a_s": {"pattern": r"took (\d)"}})).samples["a_s"][0] == 3
@@ -202,6 +256,8 @@ def test_a_flood_of_output_is_searched_at_its_end(measure):
         ({"metrics": {"a_s": {}}}, "either json or pattern"),
         ({"metrics": {"a_s": {"pattern": "("}}}, "cannot be read"),
         ({"metrics": {"a_s": {"pattern": "a"}}}, "group around the number"),
+        ({"metrics": {"latency_p95_s": {"json": "a"}}}, "call it own_latency_p95_s"),
+        ({"metrics": {"setup_s": {"json": "a"}}}, "what autotune measures itself"),
         ({"work": {"apples": 3}}, "apples is no positive amount"),
     ],
 )

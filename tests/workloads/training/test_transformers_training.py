@@ -1,6 +1,7 @@
 """A real model in training: every configuration learns the same, and a winner fits with the largest input."""
 
 import gc
+import json
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -187,6 +188,15 @@ def test_gradients_are_looked_at_only_where_the_global_batch_may_change(workload
         assert training.characteristics({}) == {}
     with workload.open({"global_batch": 1}, "cpu") as training:
         assert training.characteristics({}) == {}, "one sample has no part"
+
+
+def test_heads_of_a_model_in_a_folder_are_known(workload: TransformersTraining, tmp_path: Path) -> None:
+    assert workload.config is not None
+    (tmp_path / "config.json").write_text(json.dumps(workload.config))
+    there = workload.model_copy(update={"config": None, "model": str(tmp_path)})
+    assert "does not divide num_key_value_heads" in there.refuses({"tensor_parallel": 4, "data_parallel": 1})
+    nowhere = workload.model_copy(update={"config": None, "model": "hub/id"})
+    assert nowhere.refuses({"tensor_parallel": 4, "data_parallel": 1}) == ""
 
 
 @pytest.mark.parametrize(

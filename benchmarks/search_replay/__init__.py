@@ -1,0 +1,1 @@
+"""Search strategies on recorded landscapes: what `search_efficiency.py` is made of."""
