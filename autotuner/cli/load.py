@@ -38,6 +38,7 @@ def load(
     find_rate: Annotated[bool, typer.Option("--find-rate", help="The highest rate that keeps the level.")] = False,
     model: Annotated[str, typer.Option(help="Name of the model, where the server wants one.")] = "",
     whole: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
+    header: Annotated[list[str] | None, typer.Option(help="Of every request: 'Authorization: Bearer …'.")] = None,
     timeout_s: Annotated[float, typer.Option(help="Of a request.")] = 60.0,
     seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
     as_json: Json = False,
@@ -51,7 +52,8 @@ def load(
     asked = {"arrivals": arrivals, "rate_per_s": rate, "concurrency": concurrency, "requests": requests, "seed": seed,
              "prompts": trace or prompts, "prompt_words": prompt_words, "output_tokens": output_tokens,
              "max_in_flight": max_in_flight}  # fmt: skip
-    target = {"url": url, "api": api.value, "model": model, "stream": not whole, "timeout_s": timeout_s}
+    target = {"url": url, "api": api.value, "model": model, "stream": not whole, "timeout_s": timeout_s,
+              "headers": _headers(header or [])}  # fmt: skip
     _load(target, asked, _bounds(slo or []), find_rate=find_rate, as_json=as_json)
 
 
@@ -73,7 +75,20 @@ def _load(
         print(dump(load_json(found), indent=2))
     else:
         show(load_view(found))
-    raise typer.Exit(1 if found.doubts or found.saturated or found.failures else 0)
+    bad = found.doubts or found.saturated or found.failures or found.highest_rate_per_s == 0
+    raise typer.Exit(1 if bad else 0)
+
+
+def _headers(texts: Sequence[str]) -> dict[str, str]:
+    """`["Authorization: Bearer x"]` as a mapping.
+
+    Raises:
+        UsageError: One has no colon.
+    """
+    for text in texts:
+        if ":" not in text:
+            raise UsageError(f"--header {text}: no colon in it", "write --header 'Authorization: Bearer …'")
+    return {name.strip(): value.strip() for name, _, value in (text.partition(":") for text in texts)}
 
 
 def _bounds(texts: Sequence[str]) -> dict[str, str]:

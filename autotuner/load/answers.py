@@ -135,8 +135,10 @@ def _choice(data: object) -> Mapping[str, Any]:
     return first if isinstance(first, Mapping) else {}
 
 
-def _text(part: Mapping[str, Any]) -> str:
+def _text(part: object) -> str:
     """Whatever was generated: an answer, a thought, or the call of a tool."""
+    if not isinstance(part, Mapping):
+        return part if isinstance(part, str) else ""
     said = "".join(value for name in _TEXTS if isinstance(value := part.get(name), str))
     return said or (json.dumps(part["tool_calls"]) if part.get("tool_calls") else "")
 

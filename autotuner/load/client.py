@@ -32,13 +32,17 @@ class _Raw:
     content_type: str = ""
     parts: list[tuple[float, bytes]] = field(default_factory=list)
     failure: str = ""
+    reused: bool = False  # the connection, from an earlier request
 
     def reply(self, plan: Plan) -> Reply:
         """What it said."""
         parts: Parts = self.parts or [(self.ended_s, b"")]
-        answer = Answer(self.failure) if self.failure else read_answer(
-            plan.api, self.status, self.content_type, parts, keep=plan.keeps_answers
-        )  # fmt: skip
+        try:
+            answer = Answer(self.failure) if self.failure else read_answer(
+                plan.api, self.status, self.content_type, parts, keep=plan.keeps_answers
+            )  # fmt: skip
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            answer = Answer(f"the answer has a form that nobody knows: {_words(error)}")
         return Reply(self.due_s, self.sent_s, self.ended_s, answer)
 
 
@@ -70,7 +74,10 @@ class Client:
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> "Client":
+        traced = aiohttp.TraceConfig()
+        traced.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
+            trace_configs=[traced],
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=None), trust_env=False, auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),  # one client stands for many: none may stick to a replica
         )  # fmt: skip
@@ -120,7 +127,7 @@ class Client:
             try:
                 await self._ask(plan, raw, body, start_s)
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                if raw.status:
+                if raw.status or not raw.reused:
                     raise
                 await self._ask(plan, raw, body, start_s)  # it had closed a kept-alive connection, as servers may
         except TimeoutError:
@@ -132,12 +139,25 @@ class Client:
     async def _ask(self, plan: Plan, raw: _Raw, body: bytes, start_s: float) -> None:
         headers = {"Content-Type": "application/json", **plan.headers}
         timeout = aiohttp.ClientTimeout(total=plan.timeout_s, sock_connect=min(_CONNECT_S, plan.timeout_s))
+        raw.reused = False
         async with self._session.request(
-            plan.method, plan.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            plan.method,
+            plan.url,
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+            trace_request_ctx=raw,
         ) as response:
             raw.status, raw.content_type = response.status, response.headers.get("Content-Type", "")
             async for part in response.content.iter_any():
                 raw.parts.append((time.perf_counter() - start_s, part))
+
+
+async def _note_reuse(
+    session: aiohttp.ClientSession, context: Any, found: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.reused = True
 
 
 def _words(error: Exception) -> str:

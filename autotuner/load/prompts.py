@@ -37,7 +37,7 @@ class Recorded:
     body: Mapping[str, Any] | None = None
 
 
-def made_prompt(seed: int, episode: int, number: int, words: int) -> str:
+def made_prompt(seed: int, episode: int | str, number: int, words: int) -> str:
     """A text of so many words that no other request has, not even its beginning: nothing can be cached of it."""
     draw = random.Random(f"prompt/{seed}/{episode}/{number}")
     return " ".join([f"{draw.randrange(10**6):06d}", *draw.choices(_WORDS, k=max(0, words - 1))])

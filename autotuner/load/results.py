@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autotuner.errors import UnsupportedError
 from autotuner.load.plan import Episode, Reply
 from autotuner.metrics import quantile
 
@@ -14,7 +15,6 @@ LARGEST_LAG_RATIO = 0.05  # of the median time to the first token
 LARGEST_CLIENT_BUSY_RATIO = 0.8  # of one core
 LARGEST_LITTLE_RATIO = 0.1
 LARGEST_GROWTH_RATIO = 0.1  # of the requests that came between two thirds of an episode
-MIN_CHUNKS_PER_TOKEN = 0.8  # below it, times between tokens cannot be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def tpot_s(reply: Reply) -> float:
     answer = reply.answer
     if answer.failure:
         return math.inf
-    if not answer.tokens or answer.chunks < 2 or answer.chunks < MIN_CHUNKS_PER_TOKEN * answer.tokens:
+    if not answer.tokens or answer.chunks < 2:
         return math.nan
     return (answer.last_s - answer.first_s) / (answer.tokens * (1 - 1 / answer.chunks))
 
@@ -61,6 +61,19 @@ def is_good(reply: Reply, level: ServiceLevel) -> bool:
     """Whether it kept the service level; what cannot be told of it is not held against it."""
     bounds = ((latency_s(reply), level.latency_s), (ttft_s(reply), level.ttft_s), (tpot_s(reply), level.tpot_s))
     return not reply.answer.failure and not any(value > bound for value, bound in bounds)
+
+
+def check_measurable(episode: Episode, level: ServiceLevel) -> None:
+    """Whether what the level bounds can be told of these answers.
+
+    Raises:
+        UnsupportedError: A bounded time can be told of none.
+    """
+    answered = [reply for reply in episode.replies if not reply.answer.failure]
+    for name, of, bound in (("ttft_s", ttft_s, level.ttft_s), ("tpot_s", tpot_s, level.tpot_s)):
+        if math.isfinite(bound) and answered and all(math.isnan(of(reply)) for reply in answered):
+            hint = "answers must come in parts, and the server must count tokens"
+            raise UnsupportedError(f"the service level bounds {name}, which no answer tells", hint)
 
 
 def duration_s(episode: Episode) -> float:

@@ -57,23 +57,28 @@ class Traffic(BaseModel):
             raise ValueError(f"rate_per_s has no meaning for {self.arrivals} arrivals: write arrivals: poisson")
         return self
 
-    def wanted(self, episode: int) -> list[Wanted]:
-        """What is asked in an episode; another one asks for other things, the same one always for the same."""
+    def wanted(self, episode: int, salt: str = "") -> list[Wanted]:
+        """What is asked in an episode; another one asks for other things, the same one always for the same.
+
+        But in episode 0 prompts of a file are preceded by a number and the salt: else a server that keeps what it has
+        seen would find every one of them there when the file is asked again.
+        """
         if self.prompts is None:
             return [
-                Wanted(made_prompt(self.seed, episode, number, self.prompt_words), self.output_tokens, None)
+                Wanted(made_prompt(self.seed, f"{episode}{salt}", number, self.prompt_words), self.output_tokens, None)
                 for number in range(self.requests)
             ]
         recorded = read_requests(self.prompts)
         count = len(recorded) if self.arrivals == "trace" else self.requests
         first = 0 if self.arrivals == "trace" else episode * count
-        return [self._of(recorded[(first + n) % len(recorded)], episode, n) for n in range(count)]
+        return [self._of(recorded[(first + n) % len(recorded)], f"{episode}{salt}", n) for n in range(count)]
 
-    def _of(self, request: Recorded, episode: int, number: int) -> Wanted:
-        made = "" if request.prompt or request.body else made_prompt(
-            self.seed, episode, number, request.prompt_words or self.prompt_words
-        )  # fmt: skip
-        return Wanted(request.prompt or made, request.output_tokens or self.output_tokens, request.body)
+    def _of(self, request: Recorded, salt: str, number: int) -> Wanted:
+        if request.prompt or request.body:
+            prompt = request.prompt if salt == "0" else f"{salt} {request.prompt}"
+        else:
+            prompt = made_prompt(self.seed, salt, number, request.prompt_words or self.prompt_words)
+        return Wanted(prompt, request.output_tokens or self.output_tokens, request.body)
 
     def due_s(self, episode: int, rate_per_s: float | None = None) -> Iterator[float]:
         """When each is due; in a closed loop at once."""
@@ -87,7 +92,12 @@ class Traffic(BaseModel):
             yield from (0.0 for _ in range(self.requests))
 
     def plan(
-        self, dialect: Dialect, episode: int, extra: Mapping[str, Any] | None = None, rate_per_s: float | None = None
+        self,
+        dialect: Dialect,
+        episode: int,
+        extra: Mapping[str, Any] | None = None,
+        rate_per_s: float | None = None,
+        salt: str = "",
     ) -> Plan:
         """One episode for a server.
 
@@ -96,13 +106,14 @@ class Traffic(BaseModel):
             episode: Which, from 0.
             extra: Fields of every request.
             rate_per_s: Poisson arrivals at this rate, whatever the description says.
+            salt: Asks for other things at the same times.
         """
         open_loop = rate_per_s is not None or self.arrivals != "closed"
         bodies = (
             {**one.body, **(extra or {})} if one.body is not None
             else dict(extra or {}) if dialect.api == "json"
             else dialect.body(one.prompt, one.output_tokens, extra)
-            for one in self.wanted(episode)
+            for one in self.wanted(episode, salt)
         )  # fmt: skip
         calls = tuple(Call(body, due) for body, due in zip(bodies, self.due_s(episode, rate_per_s), strict=True))
         return Plan(

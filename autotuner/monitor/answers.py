@@ -9,6 +9,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+NOTHING_SAID: Mapping[str, float] = {  # where the baseline told how sure it is, and this one does not
+    "output_identical": 0.0, "top1_agreement_ratio": 0.0, "top5_agreement_ratio": 0.0,
+}  # fmt: skip
 NEAR_TIE_NATS = 0.1  # batch sizes alone move log probabilities by up to 0.067 in vLLM's tests of batch invariance
 
 

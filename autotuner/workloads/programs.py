@@ -28,9 +28,14 @@ INHERITED = (
     "TORCH*", "PYTORCH_*", "TRITON_*", "VLLM_*", "SGLANG_*", "GGML_*", "LLAMA_*", "MALLOC_*",
     "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_*", "TOKENIZERS_PARALLELISM",
 )  # fmt: skip
+_SECRETS = ("*KEY*", "*TOKEN*", "*SECRET*", "*PASSWORD*", "*CREDENTIAL*")  # whatever else a name says
+_NO_SECRET = "TOKENIZERS_PARALLELISM"
 _TAIL_LINES = 40
 _PUMP_S = 0.5
-_OUT_OF_MEMORY = ("out of memory", "cannot allocate memory", "std::bad_alloc", "memoryerror", "failed to allocate")
+_OUT_OF_MEMORY = (
+    "out of memory", "cannot allocate memory", "std::bad_alloc", "memoryerror", "failed to allocate",
+    "less than desired gpu memory utilization", "not enough memory", "insufficient memory",
+)  # fmt: skip
 
 
 class ProgramError(AutotuneError):
@@ -44,8 +49,14 @@ def environment(inherit: Sequence[str], own: Mapping[str, str]) -> dict[str, str
         inherit: Further names, or patterns of them, besides `INHERITED`.
         own: Set on top.
     """
-    allowed = (*INHERITED, *inherit)
-    kept = {name: value for name, value in os.environ.items() if any(fnmatch.fnmatchcase(name, row) for row in allowed)}
+
+    def matches(name: str, rows: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatchcase(name, row) for row in rows)
+
+    kept = {
+        name: value for name, value in os.environ.items()
+        if matches(name, inherit) or (matches(name, INHERITED) and not (matches(name, _SECRETS) and name != _NO_SECRET))
+    }  # fmt: skip
     return {**kept, **own}
 
 

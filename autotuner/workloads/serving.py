@@ -1,6 +1,7 @@
 """A server that runs: when it is ready, an episode of load as a step, and what it answers to fixed questions."""
 
-import json
+import itertools
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ from autotuner.load.results import ServiceLevel
 from autotuner.load.traffic import Traffic
 from autotuner.plugins import Step
 from autotuner.types import Config
-from autotuner.workloads.labels import Quality, labels_at, read_labels
+from autotuner.workloads.examining import Examiner
+from autotuner.workloads.labels import Quality
 from autotuner.workloads.programs import Program, ProgramError, wait_until
 from autotuner.workloads.templates import fill, fill_data
 
@@ -30,7 +32,9 @@ _ATTEMPTS_S = 20.0  # for which short episodes are tried more often: a busy mach
 _WARM_REQUESTS_PER_PLACE = 2
 _WARM_MAX_S = 10.0
 _GUESS_SHARE = 0.7  # of what a closed loop gets through: where queues are still short
-_TOP = 5
+_PROBES = 1000  # more than a step ever needs
+
+logger = logging.getLogger(__name__)
 
 
 class Reload(BaseModel):
@@ -76,7 +80,7 @@ def await_answer(
             return replace(understood, timeout_s=dialect.timeout_s)
         if not program.running:
             raise program.death()
-        refused = answer.failure.startswith("HTTP 4")
+        refused = answer.failure.startswith(("HTTP 4", "the answer is"))
         refused_since_s = (refused_since_s or time.monotonic()) if refused else None
         if refused_since_s is not None and time.monotonic() > refused_since_s + _REFUSED_S:
             raise ProgramError(f"{program.name} refuses a plain request: {answer.failure}")
@@ -97,7 +101,7 @@ class OpenServer:
         self.dialect = dialect
         self._service, self._program, self._client, self._url = service, program, client, url
         self._level = service.level or ServiceLevel()
-        self._episode = 0
+        self._configs = self._steps = 0  # so many were in force; so many steps were taken of this one
         self._rate_per_s: float | None = None
         self._applied: Config | None = None
         self._accuracy: Mapping[str, float] = {}
@@ -111,27 +115,37 @@ class OpenServer:
         """As many requests at a time as the load will have, until two rounds take alike; no episode is lost on it."""
         self._apply(config)
         places = self._service.load.concurrency
-        load = self._service.load.model_copy(update={"requests": _WARM_REQUESTS_PER_PLACE * places})
+        few = {"arrivals": "closed", "rate_per_s": None, "requests": _WARM_REQUESTS_PER_PLACE * places}
+        load = self._service.load.model_copy(update=few)
         begun_s, before_s = time.monotonic(), math.inf
         for number in range(1, 6):
-            plan = replace(load.plan(self.dialect, -number, self._extra(config)), paced=False, places=places)
-            took_s = results.duration_s(self._run(plan))
+            episode = self._run(load.plan(self.dialect, -number, self._extra(config), salt=str(self._configs)))
+            self._refuse_failures(episode)
+            took_s = results.duration_s(episode)
             if took_s > 0.9 * before_s or time.monotonic() - begun_s > _WARM_MAX_S:
                 break
             before_s = took_s
-        self._accuracy = self._labelled(config)
+        self._accuracy = self._examiner(config).labelled()
 
     def step(self, config: Config) -> Step:
-        """One episode, or as many as it takes to find the highest rate."""
+        """One episode, or as many as it takes to find the highest rate.
+
+        The n-th step of every configuration has the same arrivals, and prompts of the same lengths.
+        """
         self._apply(config)
+        self._steps += 1
         if self._service.find_rate:
             return self._rate_step(config)
         episode = self._believable(config)
         if self._service.load.arrivals != "closed" and results.is_saturated(episode.replies):
-            rate = self._service.load.rate_per_s
-            what = f"{rate:g} requests/s are more than it serves" if rate else "the trace is more than it serves"
-            raise UnbelievableError(f"saturated: {what}, so that latencies only say how long the episode was")
+            return self._late(self._told(episode, {}))
         return self._told(episode, {})
+
+    def _late(self, step: Step) -> Step:
+        """More comes than it serves: its latencies only say how long the episode was, and would grow with it."""
+        rate = self._service.load.rate_per_s
+        logger.warning("saturated by %s: latencies are infinite", f"{rate:g} requests/s" if rate else "the trace")
+        return replace(step, samples={name: (math.inf,) * len(values) for name, values in step.samples.items()})
 
     def processes(self) -> Sequence[int]:
         """Of the server: what it needs is the workload's."""
@@ -143,6 +157,7 @@ class OpenServer:
         tokens = results.tokens(episode)
         metrics = {"error_ratio": 1 - answered / len(replies), **self._accuracy, **more}
         if self._service.level:
+            results.check_measurable(episode, self._level)
             attained = results.attainment_ratio(episode, self._level)
             metrics["slo_attainment_ratio"] = attained
             metrics["goodput_requests_per_s"] = attained * len(replies) / duration_s
@@ -159,27 +174,43 @@ class OpenServer:
 
     def _rate_step(self, config: Config) -> Step:
         """Samples are those of the highest rate that was kept."""
-        guess = self._rate_per_s or _GUESS_SHARE * throughput_per_s(self._believable(config, closed=True))
-        found: Capacity = highest_rate(lambda rate: self._believable(config, rate), self._level, guess)
+        probes = itertools.count(1)
+
+        def probe(rate_per_s: float | None, clients: int = 0) -> Episode:
+            return self._believable(config, next(probes), rate_per_s, clients)
+
+        guess = self._rate_per_s or _GUESS_SHARE * throughput_per_s(probe(None, self._service.load.concurrency))
+        most = self._service.max_error_ratio
+        found: Capacity = highest_rate(probe, lambda: probe(None, 1), self._level, guess, most)
         if found.episode is None:
-            raise ProgramError(f"no rate keeps the service level: tried down to {guess / 100:.2g} requests/s")
+            raise ProgramError(f"no rate keeps the service level: {found.reason}")
         self._rate_per_s = found.rate_per_s
         return self._told(found.episode, {"slo_rate_per_s": found.rate_per_s})
 
-    def _believable(self, config: Config, rate_per_s: float | None = None, *, closed: bool = False) -> Episode:
-        """The next episode; those in which the client itself was in the way do not count.
+    def _believable(self, config: Config, probe: int = 0, rate_per_s: float | None = None, clients: int = 0) -> Episode:
+        """An episode; those in which the client itself was in the way do not count.
+
+        Args:
+            config: What is in force.
+            probe: Which of this step's, so that each has arrivals of its own.
+            rate_per_s: Poisson arrivals at this rate instead of the load's.
+            clients: So many in a closed loop instead.
 
         Raises:
-            UnbelievableError: It was each time.
-            ProgramError: Too many requests failed.
+            UnbelievableError: The client was in the way each time.
+            ProgramError: Too many requests failed; only of the load itself, not of probes beyond what is served.
         """
         load = self._service.load
-        load = load.model_copy(update={"arrivals": "closed", "rate_per_s": None}) if closed else load
+        if clients:
+            load = load.model_copy(update={"arrivals": "closed", "rate_per_s": None, "concurrency": clients})
         begun_s, attempts = time.monotonic(), 0
         while True:
-            plan = load.plan(self.dialect, self._episode, self._extra(config), rate_per_s)
-            self._episode, attempts = self._episode + 1, attempts + 1
+            salt = f"{self._configs}.{attempts}"  # asked for anew: a cache must not know it
+            plan = load.plan(self.dialect, _PROBES * self._steps + probe, self._extra(config), rate_per_s, salt=salt)
             episode = self._run(plan)
+            if not probe:
+                self._refuse_failures(episode)
+            attempts += 1
             if not (doubts := results.doubts(episode, plan.paced, plan.places)):
                 return episode
             if attempts >= _ATTEMPTS and time.monotonic() - begun_s > _ATTEMPTS_S:
@@ -187,13 +218,15 @@ class OpenServer:
 
     def _run(self, plan: Plan) -> Episode:
         episode = self._client.run(plan)
-        failed = results.failures(episode.replies)
-        if failed and not self._program.running:
+        if results.failures(episode.replies) and not self._program.running:
             raise self._program.death()
-        if failed.total() > self._service.max_error_ratio * len(plan.calls):
-            (worst, count), total = failed.most_common(1)[0], failed.total()
-            raise ProgramError(f"{total} of {len(plan.calls)} requests failed, {count} of them: {worst}")
         return episode
+
+    def _refuse_failures(self, episode: Episode) -> None:
+        failed, asked = results.failures(episode.replies), len(episode.replies)
+        if failed.total() > self._service.max_error_ratio * asked:
+            (worst, count), total = failed.most_common(1)[0], failed.total()
+            raise ProgramError(f"{total} of {asked} requests failed, {count} of them: {worst}")
 
     def _extra(self, config: Config) -> Mapping[str, Any]:
         extra: Mapping[str, Any] = fill_data(self._service.request, config)
@@ -203,6 +236,8 @@ class OpenServer:
         """Hand new values to the server, if it takes them while it runs."""
         reload, before = self._service.reload, self._applied
         self._applied = dict(config)
+        if before != self._applied:
+            self._configs, self._steps = self._configs + 1, 0
         if reload is None or before == self._applied:
             return
         url = self._url.rstrip("/") + fill(reload.path, config)
@@ -213,65 +248,11 @@ class OpenServer:
             raise ProgramError(f"{self._program.name} did not take the parameters: {failure}")
 
     def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """The likeliest tokens after fixed prompts, if the server tells: arrays of texts and of ln p [positions, 5]."""
-        import numpy as np
-
+        """What it answers to fixed prompts; see `Examiner.outputs`."""
         self._apply(config)
-        answers = self._answers(config) if self.dialect.api != "json" else []
-        if not answers or not all(answer.logprobs for answer in answers):
-            return {}
-        rows = [
-            (number, picked, sorted(top.items(), key=lambda one: -one[1])[:_TOP])
-            for number, answer in enumerate(answers)
-            for picked, top in zip(answer.picked, answer.logprobs, strict=False)
-        ]
-        padded = [[*top, *[("", -math.inf)] * (_TOP - len(top))] for _, _, top in rows]
-        return {
-            "_prompt": np.array([number for number, _, _ in rows]),
-            "_picked": np.array([picked for _, picked, _ in rows]),
-            "_top_tokens": np.array([[token for token, _ in top] for top in padded]),
-            "_top_logprobs": np.array([[logprob for _, logprob in top] for top in padded]),
-        }
+        return self._examiner(config).outputs()
 
-    def _answers(self, config: Config) -> list[Answer]:
-        """To the fixed prompts, one at a time; empty where the server refuses to say how sure it is."""
-        quality, answers = self._service.quality, []
-        asked = {**self._extra(config), **self._logprobs()}
-        load = self._service.load.model_copy(update={"requests": max(1, quality.prompts)})
-        single = replace(self.dialect, stream=False)
-        for wanted in load.wanted(-1)[: quality.prompts]:
-            answer = single.ask(self._client.run, single.body(wanted.prompt, quality.tokens, asked), keep=True)
-            if answer.failure:
-                return []
-            answers.append(answer)
-        return answers
-
-    def _logprobs(self) -> Mapping[str, Any]:
-        return {"logprobs": True, "top_logprobs": _TOP} if self.dialect.api == "chat" else {"logprobs": _TOP}
-
-    def _labelled(self, config: Config) -> Mapping[str, float]:
-        """How often the right label is the first answer, and among the first five."""
-        if self._service.quality.labels is None:
-            return {}
-        rows = read_labels(self._service.quality.labels)
-        ranked = [self._ranking(config, row) for row in rows]
-        hits = [[label.strip() for label in labels[:_TOP]] for labels in ranked]
-        right = [str(row["label"]).strip() for row in rows]
-        pairs = list(zip(right, hits, strict=True))
-        return {
-            "top1_accuracy_ratio": sum(label in labels[:1] for label, labels in pairs) / len(pairs),
-            "top5_accuracy_ratio": sum(label in labels for label, labels in pairs) / len(pairs),
-        }
-
-    def _ranking(self, config: Config, row: Mapping[str, Any]) -> list[str]:
-        """Labels, the likeliest first."""
-        if self.dialect.api == "json":
-            body = {**row.get("body", {}), **self._extra(config)}
-            answer = self.dialect.ask(self._client.run, body, keep=True)
-            return [] if answer.failure else labels_at(json.loads(answer.text), self._service.quality.answer)
-        single = replace(self.dialect, stream=False)
-        asked = {**self._extra(config), **self._logprobs()}
-        answer = single.ask(self._client.run, single.body(str(row["prompt"]), 1, asked), keep=True)
-        if answer.failure or not answer.logprobs:
-            return [answer.text]
-        return sorted(answer.logprobs[0], key=lambda token: -answer.logprobs[0][token])
+    def _examiner(self, config: Config) -> Examiner:
+        service = self._service
+        load = service.load
+        return Examiner(self._client, self.dialect, service.quality, load.seed, load.prompt_words, self._extra(config))

@@ -24,7 +24,7 @@ def write_transformers(folder: Path) -> None:
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=2048,
-        bos_token_id=1, eos_token_id=None, pad_token_id=0,
+        bos_token_id=1, eos_token_id=None, pad_token_id=2,  # whose embedding is zero, and whose answer nothing
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = None
@@ -32,7 +32,7 @@ def write_transformers(folder: Path) -> None:
     model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>", pad_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>", pad_token="</s>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
 

@@ -2,14 +2,17 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
+from autotuner.errors import UnsupportedError
 from autotuner.load.capacity import highest_rate
 from autotuner.load.plan import Answer, Episode, Reply
 from autotuner.load.results import (
     ServiceLevel,
     attainment_ratio,
+    check_measurable,
     doubts,
     failures,
     is_good,
@@ -55,7 +58,7 @@ def test_a_failure_is_infinitely_late():
 def test_time_for_a_token_leaves_out_those_of_the_first_part():
     assert tpot_s(reply(first_s=0.2, last_s=1.0, chunks=5, tokens=5)) == pytest.approx(0.2)
     assert tpot_s(reply(first_s=0.2, last_s=1.0, chunks=9, tokens=10)) == pytest.approx(0.8 / (10 * 8 / 9))
-    assert math.isnan(tpot_s(reply(chunks=5, tokens=32)))  # parts of six tokens say nothing of one
+    assert tpot_s(reply(first_s=0.2, last_s=1.0, chunks=5, tokens=32)) == pytest.approx(0.8 / (32 * 4 / 5))
     assert math.isnan(tpot_s(reply(tokens=None)))
 
 
@@ -98,13 +101,34 @@ def test_littles_law_finds_a_miscount():
 def test_the_highest_rate_is_found_from_anywhere(guess):
     """Of M/D/1 with 0.1 s of service, 95 % within 0.5 s: near 0.74 of its 10 requests/s."""
     level = ServiceLevel(latency_s=0.5)
-    found = highest_rate(lambda rate: queue(rate, 0.1, 3000), level, guess)
+    found = highest_rate(lambda rate: queue(rate, 0.1, 3000), lambda: queue(1e-3, 0.1, 20), level, guess)
     assert 6.8 < found.rate_per_s < 7.8
     assert found.episode is not None
     assert attainment_ratio(found.episode, level) >= 0.95
 
 
 def test_a_level_that_no_rate_keeps():
-    found = highest_rate(lambda rate: queue(rate, 0.1, 50), ServiceLevel(latency_s=0.05), 5.0)
+    asked = []
+
+    def measure(rate):
+        asked.append(rate)
+        return queue(rate, 0.1, 50)
+
+    def alone():
+        return queue(1e-3, 0.1, 20)
+
+    found = highest_rate(measure, alone, ServiceLevel(latency_s=0.05), 5.0)
+    assert (found.rate_per_s, found.episode) == (0, None)
+    assert asked == [5.0], "what a request alone breaks needs no slower rate to be tried, and those take long"
+    assert "to itself" in found.reason
+    found = highest_rate(lambda rate: queue(1000, 0.1, 50), alone, ServiceLevel(latency_s=0.15), 5.0)
     assert found.rate_per_s == 0
-    assert found.episode is None
+    assert "tried down to" in found.reason
+
+
+def test_a_bound_on_what_no_answer_tells_is_refused():
+    episode = queue(5.0, 0.1, 20)
+    check_measurable(episode, ServiceLevel(latency_s=0.1))
+    silent = replace(episode, replies=tuple(replace(r, answer=replace(r.answer, tokens=None)) for r in episode.replies))
+    with pytest.raises(UnsupportedError, match="tpot_s, which no answer tells"):
+        check_measurable(silent, ServiceLevel(tpot_s=0.1))

@@ -74,7 +74,7 @@ def test_a_file_of_prompts_goes_round(tmp_path):
     file.write_text('"one"\n"two"\n\n{"prompt": "three"}\n')
     load = Traffic(prompts=file, requests=2)
     asked = [[one.prompt for one in load.wanted(episode)] for episode in range(3)]
-    assert asked == [["one", "two"], ["three", "one"], ["two", "three"]]
+    assert asked == [["one", "two"], ["1 three", "1 one"], ["2 two", "2 three"]], "no cache has seen them"
 
 
 def test_bodies_of_other_endpoints(tmp_path):

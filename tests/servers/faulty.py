@@ -14,7 +14,7 @@ from aiohttp import web
 
 BEHAVIOURS = (
     "good", "never-ready", "refuses", "dies", "error-body", "error-event", "empty", "wrong-type", "half-closed",
-    "ignores-sigterm", "strict", "leaks", "unsure", "slow-parts",
+    "ignores-sigterm", "strict", "leaks", "unsure", "slow-parts", "sheds", "odd", "mute",
 )  # fmt: skip
 KNOWN = {"model", "prompt", "messages", "max_tokens", "stream", "temperature"}
 
@@ -23,7 +23,7 @@ class Server:
     def __init__(self, behaviour: str, service_s: float, places: int, dies_after: int) -> None:
         self.behaviour, self.service_s, self.dies_after = behaviour, service_s, dies_after
         self.places = asyncio.Semaphore(places)
-        self.count = 0
+        self.count = self.waiting = 0
         self.kept: list[bytes] = []
         self.taken: dict[str, object] = {}
 
@@ -39,6 +39,17 @@ class Server:
         if self.behaviour == "strict" and (unknown := body.keys() - KNOWN):
             return web.json_response({"detail": f"unexpected {sorted(unknown)}"}, status=422)
         bad = self.behaviour if self.count > 1 else "good"  # ready first
+        if bad == "sheds" and self.waiting >= 8:
+            return web.json_response({"error": "overloaded"}, status=503)
+        if bad == "odd" or (bad == "mute" and body.get("logprobs")):
+            return web.json_response({"choices": [{"message": 7, "logprobs": {"content": [7]}}], "usage": 3})
+        self.waiting += 1
+        try:
+            return await self.serve(request, body, bad)
+        finally:
+            self.waiting -= 1
+
+    async def serve(self, request: web.Request, body: dict[str, object], bad: str) -> web.StreamResponse:
         async with self.places:
             await asyncio.sleep(self.service_s)
             if bad == "error-body":

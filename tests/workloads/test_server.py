@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import socket
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from autotuner.errors import AutotuneError
 from autotuner.executors.process import ProcessExecutor
+from autotuner.load.process import LoadClient
 from autotuner.monitor import answers
+from autotuner.monitor.reference import compare
 from autotuner.plugins import Job
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
 from autotuner.workloads.server import Server
@@ -142,10 +145,11 @@ def test_a_strict_server_is_asked_for_what_it_knows():
 def test_more_than_it_serves_is_no_measurement(measure):
     """One place of 50 ms serves 20 requests/s."""
     slow = {"arrivals": "poisson", "rate_per_s": 60, "requests": 60, "output_tokens": 2}
-    found = measure(server("good", "--service-s", "0.05", "--places", "1", load=slow))
-    assert isinstance(found, Failure)
-    assert found.kind is FailureKind.INVALID
-    assert "60 requests/s are more than it serves" in found.message
+    found = measure(server("good", "--service-s", "0.05", "--places", "1", load=slow, slo={"latency_s": "100 ms"}))
+    assert isinstance(found, Measurement), found
+    assert set(found.samples["latency_s"]) == {math.inf}, "latencies would only say how long one looked"
+    assert found.samples["slo_attainment_ratio"][0] < 0.3
+    assert found.samples["throughput_requests_per_s"][0] < 25
 
 
 def test_the_highest_rate_that_keeps_the_level():
@@ -157,6 +161,52 @@ def test_the_highest_rate_that_keeps_the_level():
         step = opened.step({})
     assert 10 < step.metrics["slo_rate_per_s"] < 50  # of 50 that it serves at all
     assert step.metrics["slo_attainment_ratio"] >= 0.95
+
+
+def test_probes_beyond_what_it_serves_may_fail():
+    load = {"arrivals": "poisson", "rate_per_s": 1, "requests": 40, "concurrency": 8, "output_tokens": 2}
+    workload = server(
+        "sheds", "--service-s", "0.02", "--places", "1", load=load, slo={"latency_s": "200 ms"}, find_rate=True
+    )
+    with workload.open({}, "cpu") as opened:
+        step = opened.step({})
+    assert 5 < step.metrics["slo_rate_per_s"] < 100, "40 requests say little, and it serves 50"
+    assert step.metrics["error_ratio"] <= 0.01
+
+
+def test_steps_of_every_configuration_have_the_same_arrivals_and_other_prompts(monkeypatch):
+    plans = []
+    run = LoadClient.run
+    monkeypatch.setattr(LoadClient, "run", lambda client, plan: plans.append(plan) or run(client, plan))
+    load = {"arrivals": "poisson", "rate_per_s": 200, "requests": 10, "output_tokens": 2}
+    with server(load=load, request={"n": "{n}"}).open({"n": 1}, "cpu") as opened:
+        for n in (1, 2):
+            plans.clear()
+            opened.step({"n": n})
+            opened.step({"n": n})
+            paced = [plan for plan in plans if plan.paced and len(plan.calls) == 10]
+            due = [tuple(call.due_s for call in plan.calls) for plan in paced]
+            prompts = {call.body["messages"][0]["content"] if "messages" in call.body else call.body["prompt"]
+                       for plan in paced for call in plan.calls}  # fmt: skip
+            if n == 1:
+                first_due, first_prompts = list(dict.fromkeys(due)), prompts
+    assert list(dict.fromkeys(due)) == first_due
+    assert len(first_due) == 2
+    assert not prompts & first_prompts
+
+
+def test_an_answer_of_an_unknown_form_fails_alone(measure):
+    found = measure(server("odd"))
+    assert isinstance(found, Failure)
+    assert "requests failed" in found.message or "gave no answer" in found.message
+
+
+def test_a_candidate_without_answers_is_not_the_same():
+    with server("good").open({}, "cpu") as opened:
+        known = opened.outputs({}, None)
+    assert compare(known, {}, "float32")["top5_agreement_ratio"] == 0
+    with server("mute").open({}, "cpu") as opened, pytest.raises(AutotuneError, match="no answer to prompt 0"):
+        opened.outputs({}, None)
 
 
 def test_parameters_that_it_takes_while_it_runs():
@@ -218,7 +268,11 @@ def test_answers_are_compared_as_far_as_both_went_the_same_way():
 def test_a_secret_of_the_environment_is_not_handed_on(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    code = "import os; print(os.environ.get('AWS_SECRET_ACCESS_KEY'), os.environ['OMP_NUM_THREADS'], os.environ['X'])"
+    monkeypatch.setenv("VLLM_API_KEY", "s3cret")
+    code = (
+        "import os; e = os.environ; "
+        "print(e.get('AWS_SECRET_ACCESS_KEY') or e.get('VLLM_API_KEY'), e['OMP_NUM_THREADS'], e['X'])"
+    )
     workload = server(
         argv=[sys.executable, "-c", code + "; raise SystemExit(9)"], env={"X": "{n}"}, url="http://h:{port}"
     )
