@@ -26,7 +26,7 @@ from statistics import NormalDist, fmean, median, stdev
 from simulated_machine import NOISES, SimulatedPool, make_job
 
 from autotuner.events import ignore
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal, Objective
 from autotuner.types import Decision
 from autotuner.verify.contest import contest
 
@@ -66,7 +66,7 @@ def simulate(setting: Setting, seed: int) -> Study:
         launch_sd=setting.launch_sd,
     )
     result = contest(
-        pool, make_job, {"new": True}, {"new": False}, Objective(maximize=METRIC),
+        pool, make_job, {"new": True}, {"new": False}, Goal((Objective(maximize=METRIC),)),
         stage="contest", seed=seed, deadline=lambda: math.inf, listener=ignore,
     )  # fmt: skip
     low, high = result.gain_interval

@@ -28,11 +28,13 @@ from urllib.parse import urlsplit
 
 import results
 
+from autotuner.executors.process import ProcessExecutor
 from autotuner.load import results as seen_by_us
 from autotuner.load.plan import Call, Episode, Plan
 from autotuner.load.process import LoadClient
 from autotuner.metrics import quantile
-from autotuner.plugins import Workload, load_class
+from autotuner.plugins import Job, Workload, load_class
+from autotuner.types import Measurement, MeasurementProtocol
 
 SHARES = (0.5, 0.9, 0.99)
 COMPARED = ("p50", "p90")  # a p99 hangs on a handful of requests: it is printed
@@ -189,22 +191,31 @@ def compare(name: str, theirs: Mapping[str, float], our: Mapping[str, float]) ->
     return {"theirs_s": dict(theirs), "ours_s": dict(our), "ratios": ratios}
 
 
-def overhead_s() -> float:
-    """Seconds of a trial that neither the server's start nor the requests of its episode take."""
-    argv = [str(FAKE), "{port}", "good", "--service-s", "0.02", "--places", "1"]
+def overheads_s(count: int) -> list[float]:
+    """Seconds of a trial besides the server's start and the requests of its episode, which a server of no service time
+    answers at once: a process, first answers, warm-up, fixed prompts, probes, the end.
+    """
+    argv = [str(FAKE), "{port}", "good", "--service-s", "0", "--places", "1"]
     workload = load_class("workloads", "server", Workload).model_validate(
         {"argv": ["{python}", *argv], "api": "completions", "load": {"requests": 8, "concurrency": 1}}
     )
-    begun_s = time.perf_counter()
-    with workload.open({}, "cpu") as opened:
-        opened.step({})
-    with_us_s = time.perf_counter() - begun_s
-    begun_s = time.perf_counter()
-    with server(argv) as url:
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-        for number in range(8):
-            ask(connection, url, body_of(prompt_of(number, "alone")))
-    return with_us_s - (time.perf_counter() - begun_s)
+    protocol = MeasurementProtocol(block_s=1e-3, min_blocks=1, min_measure_s=0, max_measure_s=0.1)
+    found = []
+    with ProcessExecutor().open() as pool, tempfile.TemporaryDirectory() as folder:
+        for number in range(count + 1):
+            job = Job(workload, {}, protocol, launch=f"trial{number}", log_path=Path(folder) / f"{number}.log")
+            begun_s = time.perf_counter()
+            outcome = pool.submit(job).result()
+            pool.close(job.launch)
+            with_us_s = time.perf_counter() - begun_s
+            assert isinstance(outcome, Measurement), outcome
+            begun_s = time.perf_counter()
+            with server(argv) as url:
+                connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+                for request in range(8):
+                    ask(connection, url, body_of(prompt_of(request, "alone")))
+            found.append(with_us_s - (time.perf_counter() - begun_s))
+    return found[1:]  # the first one started the server of workers
 
 
 def lags(url: str) -> list[dict[str, float]]:
@@ -271,7 +282,7 @@ def main() -> None:
     seen = omission()
     true_s, seen_s, sent_s = seen.values()
     print(f"waiting counts: {true_s:.3f} s are true, we see {seen_s:.3f} s; from when they were sent {sent_s:.3f} s")
-    cost_s = sorted(overhead_s() for _ in range(5))
+    cost_s = sorted(overheads_s(5))
     print("a trial besides the server's own time: " + ", ".join(f"{cost:.2f} s" for cost in cost_s))
     samples |= {"lags": episodes, "omission": seen, "overhead_s": cost_s}
     goals["vLLM issue 54101: mean latency within 2 % of the truth"] = abs(seen_s / true_s - 1) < 0.02

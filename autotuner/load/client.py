@@ -124,12 +124,13 @@ class Client:
         """Send one request and keep whatever comes, with its time."""
         raw.sent_s = time.perf_counter() - start_s
         try:
-            try:
-                await self._ask(plan, raw, body, start_s)
-            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                if raw.status or not raw.reused:
-                    raise
-                await self._ask(plan, raw, body, start_s)  # it had closed a kept-alive connection, as servers may
+            while True:
+                try:
+                    await self._ask(plan, raw, body, start_s)
+                    break
+                except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                    if raw.status or not raw.reused:  # else it had closed a kept-alive connection, as servers may
+                        raise
         except TimeoutError:
             raw.failure = f"no complete answer within {plan.timeout_s:g} s"
         except (aiohttp.ClientError, OSError) as error:

@@ -128,25 +128,37 @@ def load_server(target: Target, traffic: Traffic, level: ServiceLevel | None, *,
         if not find_rate or level is None:
             plan = traffic.plan(dialect, 0)
             return _report(target, traffic, plan, client.run(plan), level, None)
-        numbers, plan, last = itertools.count(1), warm.plan(dialect, -1), warmed
-
-        def measure(rate_per_s: float) -> Episode:
-            nonlocal plan, last
-            for _ in range(_ATTEMPTS):  # a neighbour may have held the client up
-                plan = traffic.plan(dialect, next(numbers), rate_per_s=rate_per_s)
-                last = client.run(plan)
-                if not results.doubts(last, plan.paced, plan.places):
-                    break
-            return last
-
-        def alone() -> Episode:
-            nonlocal plan, last
-            plan = closed.model_copy(update={"concurrency": 1}).plan(dialect, next(numbers))
-            last = client.run(plan)
-            return last
-
-        found = highest_rate(measure, alone, level, _GUESS_SHARE * throughput_per_s(warmed))
+        probes = _Probes(client, dialect, traffic, closed)
+        found = highest_rate(probes.at, probes.alone, level, _GUESS_SHARE * throughput_per_s(warmed))
+        plan, last = probes.last
         return _report(target, traffic, plan, found.episode or last, level, found.rate_per_s)
+
+
+class _Probes:
+    """Episodes at rates that are tried; the last one is remembered."""
+
+    last: tuple[Plan, Episode]
+
+    def __init__(self, client: LoadClient, dialect: Dialect, traffic: Traffic, closed: Traffic) -> None:
+        self._client, self._dialect = client, dialect
+        self._traffic, self._alone = traffic, closed.model_copy(update={"concurrency": 1})
+        self._numbers = itertools.count(1)
+
+    def at(self, rate_per_s: float) -> Episode:
+        """At a rate; once more where the client itself was in the way."""
+        for _ in range(_ATTEMPTS):
+            episode = self._run(self._traffic.plan(self._dialect, next(self._numbers), rate_per_s=rate_per_s))
+            if not results.doubts(episode, True, self._traffic.max_in_flight):
+                break
+        return episode
+
+    def alone(self) -> Episode:
+        """One request after the other."""
+        return self._run(self._alone.plan(self._dialect, next(self._numbers)))
+
+    def _run(self, plan: Plan) -> Episode:
+        self.last = plan, self._client.run(plan)
+        return self.last[1]
 
 
 def _understood(client: LoadClient, target: Target, traffic: Traffic) -> Dialect:

@@ -17,6 +17,7 @@ from autotuner.analyze.trace import STEP, STEPS, parse, summarise
 sys.path.insert(0, str(Path(__file__).parent))
 from chrome_trace import Trace
 
+pytestmark = pytest.mark.alone  # shares of real times decide
 QUIET = CpuUse((Thread("python", True, 0.5),), 0.0, 1)
 
 

@@ -37,7 +37,9 @@ def run(pool: ProcessPool, what: Job) -> Measurement | Failure:
 
 
 def workers() -> list[psutil.Process]:
-    (server,) = psutil.Process().children()
+    (server,) = (
+        child for child in psutil.Process().children() if any("forkserver" in word for word in child.cmdline())
+    )
     return server.children()
 
 

@@ -9,13 +9,13 @@ import pytest
 from simulated_machine import NOISES, Simulated, SimulatedPool, make_job
 
 from autotuner.events import Note, PairMeasured, ignore
-from autotuner.spec.model import Objective
+from autotuner.spec.model import Goal, Objective
 from autotuner.statistics import LogRatioEstimate
 from autotuner.types import Decision, Failure, FailureKind
 from autotuner.verify.contest import MAX_PAIRS_PER_LAUNCH, contest, decide
 
-THROUGHPUT = Objective(maximize="throughput_tokens_per_s")
-LATENCY = Objective(minimize="latency_p50_s")
+THROUGHPUT = Goal((Objective(maximize="throughput_tokens_per_s"),))
+LATENCY = Goal((Objective(minimize="latency_p50_s"),))
 NEW, OLD = {"new": True}, {"new": False}
 ARMS = ("candidate", "baseline")
 
@@ -89,7 +89,7 @@ class TestDecisions:
     def test_a_noiseless_metric_is_decided(self):
         """Peak memory is the same in every window; ties must not confuse the estimate."""
         pool = machine(truth=lambda config: {"peak_memory_bytes": 8e9 if config["new"] else 9e9})
-        assert run(pool, Objective(minimize="peak_memory_bytes")).decision is Decision.BETTER
+        assert run(pool, Goal((Objective(minimize="peak_memory_bytes"),))).decision is Decision.BETTER
 
 
 class TestDesign:
@@ -152,7 +152,7 @@ class TestDesign:
     def test_set_up_time_is_compared_between_fresh_processes(self):
         pool = machine()
         slow = SimulatedPool(pool.truth, pool.noise, setup_s=2.0)
-        result = run(slow, Objective(minimize="setup_s"))
+        result = run(slow, Goal((Objective(minimize="setup_s"),)))
         assert result.decision is Decision.SAME
         assert result.candidate_samples["setup_s"] == (2.0,) * len(result.pairs)
         assert slow.most_standing == 1
