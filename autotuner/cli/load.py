@@ -30,6 +30,7 @@ def load(
     prompts: Annotated[Path | None, typer.Option(help="JSON lines with prompts, or whole bodies.")] = None,
     trace: Annotated[Path | None, typer.Option(help="JSON lines with prompts and times, to be replayed.")] = None,
     prompt_words: Annotated[int, typer.Option(help="Of made prompts.")] = 64,
+    shared_words: Annotated[int, typer.Option(help="Of them, the same at the beginning of all prompts.")] = 0,
     output_tokens: Annotated[int, typer.Option(help="Of each answer.")] = 32,
     max_in_flight: Annotated[int | None, typer.Option(help="Who waits for a place waits on the clock.")] = None,
     slo: Annotated[
@@ -50,8 +51,8 @@ def load(
     """
     arrivals = "trace" if trace else "closed" if rate is None else "constant" if constant else "poisson"
     asked = {"arrivals": arrivals, "rate_per_s": rate, "concurrency": concurrency, "requests": requests, "seed": seed,
-             "prompts": trace or prompts, "prompt_words": prompt_words, "output_tokens": output_tokens,
-             "max_in_flight": max_in_flight}  # fmt: skip
+             "prompts": trace or prompts, "prompt_words": prompt_words, "shared_words": shared_words,
+             "output_tokens": output_tokens, "max_in_flight": max_in_flight}  # fmt: skip
     target = {"url": url, "api": api.value, "model": model, "stream": not whole, "timeout_s": timeout_s,
               "headers": _headers(header or [])}  # fmt: skip
     _load(target, asked, _bounds(slo or []), find_rate=find_rate, as_json=as_json)

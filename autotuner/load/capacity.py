@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autotuner.load.plan import Episode
-from autotuner.load.results import ServiceLevel, attainment_ratio, duration_s, failures, is_saturated
+from autotuner.load.results import ServiceLevel, attainment_ratio, duration_s, failures, is_kept, is_saturated
 
 RESOLUTION_RATIO = 0.05  # between the highest rate that was kept and the lowest that was not
 MAX_EPISODES = 12
@@ -39,8 +39,8 @@ def highest_rate(
 ) -> Capacity:
     """Bisect on a log scale until both sides are within 5 %.
 
-    A rate is kept when the share of good requests is reached, hardly any fail, and they do not pile up: a queue that
-    grows for as long as one looks would break any level a little later.
+    A rate is kept when the share of good requests is proven (see `is_kept`), hardly any fail, and they do not pile up:
+    a queue that grows for as long as one looks would break any level a little later.
 
     Args:
         measure: Runs an episode at a rate.
@@ -55,7 +55,7 @@ def highest_rate(
         episode = measure(rate)
         count += 1
         few_failed = failures(episode.replies).total() <= max_error_ratio * len(episode.replies)
-        if few_failed and attainment_ratio(episode, level) >= level.share and not is_saturated(episode.replies):
+        if few_failed and is_kept(episode, level) and not is_saturated(episode.replies):
             kept_per_s, best = rate, episode
         else:
             broken_per_s = rate

@@ -37,10 +37,19 @@ class Recorded:
     body: Mapping[str, Any] | None = None
 
 
-def made_prompt(seed: int, episode: int | str, number: int, words: int) -> str:
-    """A text of so many words that no other request has, not even its beginning: nothing can be cached of it."""
+def made_prompt(seed: int, episode: int | str, number: int, words: int, shared: int = 0) -> str:
+    """A text that no other request has: after its shared beginning nothing can be cached of it.
+
+    Args:
+        seed: Of all prompts.
+        episode: Which, and what else tells it from others.
+        number: Of the request.
+        words: In all.
+        shared: Of them, from the first, are the same in every prompt, as a system prompt is.
+    """
+    beginning = random.Random(f"prompt/{seed}").choices(_WORDS, k=shared)
     draw = random.Random(f"prompt/{seed}/{episode}/{number}")
-    return " ".join([f"{draw.randrange(10**6):06d}", *draw.choices(_WORDS, k=max(0, words - 1))])
+    return " ".join([*beginning, f"{draw.randrange(10**6):06d}", *draw.choices(_WORDS, k=max(0, words - shared - 1))])
 
 
 @lru_cache(maxsize=4)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from autotuner.errors import UnsupportedError
 from autotuner.load.plan import Episode, Reply
 from autotuner.metrics import quantile
+from autotuner.statistics import required_requests
 
 LAG_SHARE = 0.99  # of the requests that must have been sent in time
 LARGEST_LAG_S = 0.005
 LARGEST_LAG_RATIO = 0.05  # of the median time to the first token
 LARGEST_CLIENT_BUSY_RATIO = 0.8  # of one core
 LARGEST_LITTLE_RATIO = 0.1
+CONFIDENCE = 0.95  # with which a share of good requests is claimed
 LARGEST_GROWTH_RATIO = 0.1  # of the requests that came between two thirds of an episode
 
 
@@ -85,6 +87,23 @@ def duration_s(episode: Episode) -> float:
 def attainment_ratio(episode: Episode, level: ServiceLevel) -> float:
     """Share of the requests that kept the service level."""
     return sum(is_good(reply, level) for reply in episode.replies) / len(episode.replies)
+
+
+def is_claimable(requests: int, share: float) -> bool:
+    """Whether so many requests could prove a share of good ones at all, if every one of them were good."""
+    return share < 1 and requests >= required_requests(0, share, CONFIDENCE)
+
+
+def is_kept(episode: Episode, level: ServiceLevel) -> bool:
+    """Whether the level's share of requests was good: proven where that many requests could prove it, else as counted.
+
+    A share of 95 % that was just reached in 200 requests is as likely 93 % as 97 %: at a rate that is chosen because it
+    just passed, rather 93 %.
+    """
+    bad = sum(not is_good(reply, level) for reply in episode.replies)
+    if is_claimable(len(episode.replies), level.share):
+        return len(episode.replies) >= required_requests(bad, level.share, CONFIDENCE)
+    return attainment_ratio(episode, level) >= level.share
 
 
 def failures(replies: Sequence[Reply]) -> Counter[str]:

@@ -43,6 +43,9 @@ class Traffic(BaseModel):
     )
     prompts: Path | None = Field(None, description="JSON lines; see docs/servers.md. Without it prompts are made.")
     prompt_words: int = Field(64, ge=1, description="Of a made prompt.")
+    shared_words: int = Field(
+        0, ge=0, description="Of a made prompt's, the same at the beginning of all, as a system prompt: may be cached."
+    )
     output_tokens: int = Field(32, ge=1, description="Of an answer, where the file does not say.")
     time_scale: float = Field(1.0, gt=0, description="Of a trace: 0.5 sends it twice as fast.")
     seed: int = Field(0, ge=0, description="Of prompts and arrivals.")
@@ -53,6 +56,8 @@ class Traffic(BaseModel):
             raise ValueError(f"{self.arrivals} arrivals need rate_per_s")
         if self.arrivals == "trace" and self.prompts is None:
             raise ValueError("arrivals: trace needs a file with times: prompts: requests.jsonl")
+        if self.shared_words >= self.prompt_words:
+            raise ValueError(f"shared_words: {self.shared_words} must be fewer than prompt_words: {self.prompt_words}")
         if self.arrivals not in ("poisson", "constant") and self.rate_per_s is not None:
             raise ValueError(f"rate_per_s has no meaning for {self.arrivals} arrivals: write arrivals: poisson")
         return self
@@ -65,7 +70,7 @@ class Traffic(BaseModel):
         """
         if self.prompts is None:
             return [
-                Wanted(made_prompt(self.seed, f"{episode}{salt}", number, self.prompt_words), self.output_tokens, None)
+                Wanted(self._made(f"{episode}{salt}", number, self.prompt_words), self.output_tokens, None)
                 for number in range(self.requests)
             ]
         recorded = read_requests(self.prompts)
@@ -73,11 +78,14 @@ class Traffic(BaseModel):
         first = 0 if self.arrivals == "trace" else episode * count
         return [self._of(recorded[(first + n) % len(recorded)], f"{episode}{salt}", n) for n in range(count)]
 
+    def _made(self, salt: str, number: int, words: int) -> str:
+        return made_prompt(self.seed, salt, number, words, min(self.shared_words, words - 1))
+
     def _of(self, request: Recorded, salt: str, number: int) -> Wanted:
         if request.prompt or request.body:
             prompt = request.prompt if salt == "0" else f"{salt} {request.prompt}"
         else:
-            prompt = made_prompt(self.seed, salt, number, request.prompt_words or self.prompt_words)
+            prompt = self._made(salt, number, request.prompt_words or self.prompt_words)
         return Wanted(prompt, request.output_tokens or self.output_tokens, request.body)
 
     def due_s(self, episode: int, rate_per_s: float | None = None) -> Iterator[float]:

@@ -16,6 +16,7 @@ from autotuner.load.results import (
     doubts,
     failures,
     is_good,
+    is_kept,
     is_saturated,
     latency_s,
     tokens,
@@ -95,6 +96,17 @@ def test_littles_law_finds_a_miscount():
     found = queue(5.0, 0.1, 50)
     wrong = Episode(found.replies, 0.1, 1.3 * found.in_flight_mean)
     assert "Little" in doubts(wrong, paced=True, places=None)
+
+
+@pytest.mark.parametrize(
+    ("requests", "late", "kept"),
+    [(20, 1, True), (20, 2, False), (58, 2, True), (59, 0, True), (59, 1, False), (93, 1, True), (92, 1, False),
+     (1000, 50, False), (1000, 38, True)],
+)  # fmt: skip
+def test_a_share_is_claimed_by_mlperfs_counts(requests, late, kept):
+    """By `required_requests`; fewer than 59 could not prove 95 %, and are taken as counted."""
+    replies = [reply(float(n), ended_s=n + (1.0 if n < late else 0.1)) for n in range(requests)]
+    assert is_kept(Episode(tuple(replies), 0.1, 1.0), ServiceLevel(latency_s=0.5, share=0.95)) is kept
 
 
 @pytest.mark.parametrize("guess", [0.5, 6.0, 200.0])

@@ -54,6 +54,16 @@ def test_no_prompt_begins_as_another_does():
     assert len(made_prompt(0, 0, 0, 64).split()) == 64
 
 
+def test_prompts_share_a_beginning_where_one_is_asked_for():
+    load = Traffic(prompt_words=12, shared_words=8, requests=50)
+    prompts = [one.prompt.split() for episode in range(2) for one in load.wanted(episode)]
+    assert len({tuple(words[:8]) for words in prompts}) == 1
+    assert len({words[8] for words in prompts}) > 97
+    assert {len(words) for words in prompts} == {12}
+    with pytest.raises(ValidationError, match="shared_words: 12 must be fewer than prompt_words: 12"):
+        Traffic(prompt_words=12, shared_words=12)
+
+
 def test_a_trace_keeps_its_times_and_lengths(tmp_path):
     file = tmp_path / "trace.jsonl"
     rows = [
