@@ -56,7 +56,10 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "it has " + ", ".join(known)
             raise UsageError(f"{path}: parameters.{name}: {spec.workload.kind} has no such parameter", hint)
-    spec.workload.check()
+    try:
+        spec.workload.check()
+    except UsageError as error:
+        raise UsageError(f"{spec.source}: {error.message}", error.hint) from None
     return spec
 
 
@@ -93,6 +96,7 @@ def tune(
         spec = read_spec(Path(spec))
     with open_record(db, create=True) as record:
         chosen = _free_name(record, spec.name) if name is None else name
+        _mention_unfinished(record, spec.name, chosen, listener)
         with _running(record, chosen, spec, listener) as (pool, jobs, listener):
             study = record.create(spec, chosen)  # only now: a study that could not start leaves no trace
             _run(record, study, spec, pool, jobs, listener)
@@ -127,6 +131,9 @@ def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         if not study.verifications():
             raise UsageError(f"study {name!r} has not come to a verdict yet", f"autotune study resume {name}")
         claim = claim_of([found for _, found in study.verifications()])
+        if claim.config == claim.baseline:
+            raise UsageError(f"study {name!r} claims nothing that could be verified: it keeps its baseline",
+                             "start it again with more time or trials, to find something better")  # fmt: skip
         with _running(record, name, spec, listener) as (pool, jobs, listener):
             listener(_started(record, study, spec))
             with telemetry.span("verify"):
@@ -191,6 +198,12 @@ def delete(name: str, *, db: str | None = None) -> None:
         folder = record.folder(name)
         record.delete(name)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mention_unfinished(record: Record, name: str, chosen: str, listener: Listener) -> None:
+    """A study of the same name that somebody may have meant to go on with."""
+    if name != chosen and name in record.names() and not record.study(name).events("finished"):
+        listener(Note(f"study {name} is unfinished; this one is {chosen}. To go on: autotune study resume {name}"))
 
 
 def _free_name(record: Record, name: str) -> str:

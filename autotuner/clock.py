@@ -9,8 +9,6 @@ from autotuner.metrics import median
 from autotuner.spec.model import Budget
 from autotuner.types import Failure, Measurement, Metrics, Trial
 
-HOPELESS_FAILURES = 4  # as many like failures in a row, from the start, and the study says why instead of going on
-
 
 class Clock:
     """Counts the minutes of a study over all its runs.
@@ -24,7 +22,7 @@ class Clock:
     def __init__(self, budget: Budget, kept: Sequence[Trial], now_s: Callable[[], float] = time.monotonic) -> None:
         self._budget, self._now_s, self._began_s = budget, now_s, now_s()
         self._kept_s = sum(_working_s(trial) for trial in kept)
-        self._trial_durations_s = [_working_s(trial) for trial in kept]
+        self._trial_durations_s = [_working_s(t) - (_outputs_s(t) if t.number == 0 else 0.0) for t in kept]
         self.phases_s: defaultdict[str, float] = defaultdict(float)
 
     @property
@@ -43,9 +41,8 @@ class Clock:
 
     def search_ends(self, trials: Sequence[Trial]) -> str:
         """Why no further trial should start, as the end of "the search stopped because …"; empty when one should."""
-        kinds = {(t.outcome.kind, t.outcome.message) for t in trials if isinstance(t.outcome, Failure)}
-        if len(trials) == HOPELESS_FAILURES and len(kinds) == 1 and all(t.verdict is None for t in trials):
-            return "the first trials all failed in the same way"
+        if trials and isinstance(trials[0].outcome, Failure):
+            return "the baseline failed, so that nothing can be compared with it"
         if len(trials) >= self._budget.trials:
             return f"all {self._budget.trials} trials of its budget are used"
         if self.total_s is None or not trials:
@@ -66,14 +63,14 @@ class Clock:
 
     def count(self, trial: Trial, duration_s: float) -> None:
         """Split a trial's time into phases; what it did not work was spent on starting the first worker, or lost."""
-        self._trial_durations_s.append(duration_s)
+        self._trial_durations_s.append(duration_s - _outputs_s(trial) if trial.number == 0 else duration_s)
         match trial.outcome:
             case Measurement() as measured:
                 self.phases_s["setup"] += measured.setup_s
                 self.phases_s["warmup"] += measured.warmup_s
                 self.phases_s["measuring"] += _windows_s(measured)
                 self.phases_s["diagnosing"] += sum(measured.samples.get("explain_s", ()))
-                self.phases_s["verifying"] += sum(measured.samples.get("outputs_s", ()))
+                self.phases_s["outputs"] += _outputs_s(trial)
             case Failure() as failure:
                 self.phases_s["setup"] += failure.duration_s
         if trial.number == 0:
@@ -92,6 +89,11 @@ def _working_s(trial: Trial) -> float:
             return measured.setup_s + measured.warmup_s + _windows_s(measured) + untimed_s
         case Failure() as failure:
             return failure.duration_s
+
+
+def _outputs_s(trial: Trial) -> float:
+    """What comparing outputs took; the baseline's are computed several times, which says nothing of other trials."""
+    return sum(trial.outcome.samples.get("outputs_s", ())) if isinstance(trial.outcome, Measurement) else 0.0
 
 
 def _windows_s(measured: Measurement) -> float:

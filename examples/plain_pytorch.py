@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-DEFAULTS = {"micro_batch": 8, "num_workers": 0, "pin_memory": False, "precision": "float32"}
+DEFAULTS = {"micro_batch": 4, "num_workers": 0, "pin_memory": False, "precision": "float32"}
 PITCHES, SECOND, BATCH = 16, 16_000, 32
 
 

@@ -3,29 +3,30 @@
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from autotuner import telemetry
+from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.expectation import expected_scores, weight
 from autotuner.adjust.hints import Hints, hints
+from autotuner.adjust.moves import anywhere, farthest, opening_trials, steps
 from autotuner.adjust.optuna_search import suggest
+from autotuner.adjust.promise import Seen, outlook, promise
 from autotuner.adjust.pruning import worth_trying
-from autotuner.adjust.scores import best_trial, penalised_scores
-from autotuner.adjust.space import Floats, Mask, Row, Rows, Space
-from autotuner.adjust.surrogate import forecast
+from autotuner.adjust.scores import best_trial, evidence
+from autotuner.adjust.space import Mask, Row, Space
+from autotuner.metrics import median
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Origin, Trial, Value, config_key
+from autotuner.types import Config, Measurement, Origin, Trial, Value, config_key
 
 __all__ = ["Proposal", "best_trial", "propose"]
 
-_OPENING_SHARE = 1 / 3  # of the budget: most trials that move one parameter of the baseline alone
-_LOCAL_EVERY = 4  # each fourth proposal is a step from the best
-_SUGGESTIONS = 5  # of TPE's, of which the surrogate takes one
-_TPE_FROM = 10  # trials: of fewer, good and bad ones have no densities to speak of
-_FEW = 4096  # rows of which all can be forecast in no time
-_OPTIMISM = 1.0  # standard deviations added to a forecast
+_OPENING_SHARE = 1 / 3  # of the budget: most trials before the model is asked
+_HINTED_SHARE = 1 / 4  # of the budget: most that move one parameter of the baseline; too near, and a model is blind
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Proposal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Turn:
     """Everything that one proposal depends on; `rows` are the configurations still worth trying."""
 
@@ -47,6 +48,10 @@ class _Turn:
     rows: Rows
     rng: random.Random
     hints: Hints
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", evidence(self.spec, self.space, self.trials))
 
     @property
     def number(self) -> int:
@@ -56,13 +61,18 @@ class _Turn:
     def remaining(self) -> int:
         return self.spec.budget.trials - self.number
 
+    @cached_property
+    def draws(self) -> np.random.Generator:
+        return np.random.default_rng(self.rng.randrange(2**32))
+
 
 @telemetry.traced("adjust")
 def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal | None:
     """The next configuration: legal, never tried, not ruled out by an out-of-memory.
 
-    The baseline first. What fits the budget is tried exhaustively. Otherwise every parameter is moved alone, then TPE
-    takes over, with a step from the best at every fourth trial.
+    The baseline first. What fits the budget is tried exhaustively. Otherwise what acts on the bound resource is moved
+    alone, then a few configurations far from each other are looked at, and from then on a model of all that was
+    measured says which one promises most; every fourth trial is a step from the best.
 
     Returns:
         None when the budget is used up or nothing is left to try.
@@ -76,9 +86,13 @@ def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal 
         return None
     if spec.strategy == "random":
         return _proposal(turn, turn.rows[turn.rng.randrange(len(turn.rows))].tolist(), "at random")
+    if spec.strategy == "grid":
+        return _proposal(turn, turn.rows[0].tolist(), "the next in order")
     if space.rows is not None and len(turn.rows) <= turn.remaining:
         return _exhaust(turn)
-    return _open(turn) or _step(turn) or _explore(turn)
+    if spec.strategy == "tpe":
+        return _by_tpe(turn)
+    return _hinted(turn) or _far(turn) or _step(turn) or _explore(turn)
 
 
 def _turn(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> _Turn:
@@ -97,40 +111,37 @@ def _exhaust(turn: _Turn) -> Proposal:
     return _proposal(turn, turn.rows[order[0]].tolist(), "every configuration that is left fits the budget")
 
 
-def _open(turn: _Turn) -> Proposal | None:
-    """Move one parameter of the baseline: the effects that a reader understands and the models start from."""
-    if turn.number > turn.spec.budget.trials * _OPENING_SHARE:
+def _by_tpe(turn: _Turn) -> Proposal:
+    """The nearest configuration to what Optuna's TPE suggests; of equals one without a reload, then by lot."""
+    (wanted,) = suggest(turn.space, turn.trials, turn.rng.randrange(2**32), 1)
+    row = _choose(turn, turn.rows, -turn.space.distances(turn.rows, wanted))
+    return _proposal(turn, row, "among good trials and unlike bad ones, says TPE")
+
+
+def _hinted(turn: _Turn) -> Proposal | None:
+    """The baseline with one parameter moved that acts on what binds: there most is to be gained."""
+    if turn.number > turn.spec.budget.trials * _HINTED_SHARE:
         return None
-    for name, value in _opening_moves(turn):
+    for name, value in _single_moves(turn):
         config = turn.space.move(turn.spec.baseline, name, value)
         if config is not None and len(_left(turn, [turn.space.encode(config)])):
-            return _hinted(turn, name, config, f"the baseline with {name} = {_text(value)}")
+            binds = turn.hints.binding.replace("_", " ")
+            return Proposal(config, Origin.HINT, f"the baseline with {name} = {_text(value)}, for {binds} binds")
     return None
-
-
-def _hinted(turn: _Turn, name: str, config: Config, reason: str) -> Proposal:
-    """A move of one parameter, credited to the diagnosis when it acts on what binds."""
-    if turn.hints.rank(name) == 0:
-        return Proposal(config, Origin.HINT, f"{reason}, for {turn.hints.binding.replace('_', ' ')} binds")
-    return Proposal(config, Origin.SAMPLER, reason)
-
-
-def _opening_moves(turn: _Turn) -> list[tuple[str, Value]]:
-    """What acts on the bound resource first, what cannot help it last."""
-    return sorted(_single_moves(turn), key=lambda move: turn.hints.rank(move[0]))
 
 
 def _single_moves(turn: _Turn) -> Iterator[tuple[str, Value]]:
     """Live parameters to their middle and their top, then every other one to one other value."""
-    names = [*filter(lambda name: turn.spec.trait(name).live, turn.space.names)]
-    for name in names:
+    names = [name for name in turn.space.names if turn.hints.rank(name) == 0]
+    live = [name for name in names if turn.spec.trait(name).live]
+    for name in live:
         values = turn.spec.parameters[name].values
         yield name, values[len(values) // 2]
         yield name, values[-1]
-    for name in turn.space.names:
+    for name in names:
         parameter = turn.spec.parameters[name]
         others = [value for value in parameter.values if config_key({"": value}) != config_key({"": parameter.default})]
-        if name not in names and others:
+        if name not in live and others:
             yield name, _first_look(others, memory=turn.spec.trait(name).memory)
 
 
@@ -149,17 +160,24 @@ def _first_look(values: Sequence[Value], *, memory: bool) -> Value:
     return ordered[len(ordered) // 2]
 
 
+def _far(turn: _Turn) -> Proposal | None:
+    """At the beginning, and while nothing runs, what is least like everything tried."""
+    few = turn.number < min(opening_trials(len(turn.rows)), turn.spec.budget.trials * _OPENING_SHARE)
+    if not few and turn.seen.feasible.any():
+        return None
+    row = farthest(turn.space.shape, turn.seen.rows, turn.rows, turn.draws)
+    return _proposal(turn, row.tolist(), "as unlike everything tried as can be")
+
+
 def _step(turn: _Turn) -> Proposal | None:
     """At every fourth trial, the most promising single change of the best; None otherwise or if there is none."""
     best = best_trial(turn.spec, turn.trials)
-    if best is None or turn.number % _LOCAL_EVERY:
-        return None
-    near = _left(turn, turn.space.neighbours(best.config))
-    if not len(near):
+    near = steps(turn.seen, lambda row: _near(turn, row))
+    if best is None or not len(near):
         return None
     if len(helpful := near[~_only_moves(turn, near, best.config, turn.hints.last)]):
         near = helpful
-    return _pick(turn, near, f"a step from trial {best.number}", _promise(turn, near))
+    return _promising(turn, near, f"a step from trial {best.number}")
 
 
 def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -> Mask:
@@ -169,40 +187,50 @@ def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -
     return np.asarray((rows[:, others] == here[others]).all(axis=1), dtype=np.bool_)
 
 
+def _explore(turn: _Turn) -> Proposal:
+    """What promises most of a sample of all that is left."""
+    return _promising(turn, anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws), "by the model")
+
+
+def _near(turn: _Turn, row: npt.NDArray[np.int32]) -> Rows:
+    """What is worth trying and differs in one choice."""
+    return _left(turn, turn.space.neighbours(turn.space.decode(row.tolist())))
+
+
 def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:
     """Those of a few legal rows that are still worth trying."""
     few = turn.space.matrix(rows)
     return few[worth_trying(turn.space, turn.trials, few)]
 
 
-def _explore(turn: _Turn) -> Proposal:
-    """The most promising of the configurations nearest to what TPE suggests, or of all while it knows little."""
-    if turn.number < _TPE_FROM and len(turn.rows) <= _FEW:
-        return _pick(turn, turn.rows, "what the models expect most of", _promise(turn, turn.rows))
-    wanted = suggest(turn.space, turn.trials, turn.rng.randrange(2**32), _SUGGESTIONS)
-    near = turn.space.matrix(dict.fromkeys(_nearest(turn, row) for row in wanted))
-    return _pick(turn, near, "among good trials and unlike bad ones", _promise(turn, near))
+def _promising(turn: _Turn, rows: Rows, reason: str) -> Proposal:
+    """What promises most for what it costs: the logarithm of the gain, less half of that of the seconds.
+
+    The whole of it would only ever try what is cheap; half of it took the least time in simulated studies.
+    """
+    expected = _expected(turn, turn.seen.rows, rows)
+    merit = promise(turn.space.shape, turn.seen, rows, *expected) - 0.5 * np.log(_costs_s(turn, rows))
+    row = _choose(turn, rows, merit)
+    one = turn.space.matrix([tuple(row)])
+    best, expected = best_trial(turn.spec, turn.trials), _expected(turn, turn.seen.rows, one)
+    words = outlook(turn.space.shape, turn.seen, one, *expected)
+    compared = f", the best is trial {best.number}" if best else ""
+    return _proposal(turn, row, f"{reason}: {words}{compared}")
 
 
-def _nearest(turn: _Turn, row: Row) -> Row:
-    """The nearest configuration that is worth trying; of equals one without a reload, then by lot."""
-    return tuple(_choose(turn, turn.rows, -turn.space.distances(turn.rows, row)))
+def _expected(turn: _Turn, *rows: Rows) -> tuple[Floats, ...]:
+    """What the analysis' own formulas expect, as far as measurements bear them out; empty where they say nothing."""
+    found = [expected_scores(turn.spec, turn.space, turn.trials, each) for each in rows]
+    believed = weight(turn.spec, turn.trials, found[0]) if any(each.any() for each in found) else 0.0
+    return tuple(believed * each for each in found) if believed else ()
 
 
-def _promise(turn: _Turn, rows: Rows) -> Floats:
-    """What the surrogate expects of `rows` at its most optimistic; all alike while nothing was feasible."""
-    values = penalised_scores(turn.spec, turn.trials)
-    if values is None:
-        return np.zeros(len(rows))
-    observed = turn.space.matrix(turn.space.encode(trial.config) for trial in turn.trials)
-    before, after = (expected_scores(turn.spec, turn.space, turn.trials, each) for each in (observed, rows))
-    believed = weight(turn.spec, turn.trials, before)
-    expected = forecast(turn.space, observed, np.array(values) - believed * before, rows)
-    return believed * after + expected.mean + _OPTIMISM * expected.deviation
-
-
-def _pick(turn: _Turn, rows: Rows, reason: str, merit: Floats) -> Proposal:
-    return _proposal(turn, _choose(turn, rows, merit), reason)
+def _costs_s(turn: _Turn, rows: Rows) -> Floats:
+    """What each is likely to take: a run, and where something must be loaded anew what that took until now."""
+    measured = [trial.outcome for trial in turn.trials if isinstance(trial.outcome, Measurement)]
+    run_s = median([each.warmup_s + each.duration_s for each in measured]) if measured else 0.0
+    setup_s = max((each.setup_s for each in measured), default=0.0)
+    return np.asarray(1e-3 + run_s + setup_s * (_reloads(turn, rows) > 0), dtype=np.float64)
 
 
 def _choose(turn: _Turn, rows: Rows, merit: Floats) -> list[int]:

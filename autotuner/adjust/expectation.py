@@ -1,4 +1,4 @@
-"""What the models of the analysis expect of configurations that nobody has measured: the surrogate's prior mean.
+"""What the models of the analysis expect of configurations that nobody has measured: the search model's prior mean.
 
 One model so far: the input queue, calibrated on what was measured. It may be wrong, so that its weight is what the
 measurements leave it: all of it while there is only one, none of it once they contradict.
@@ -12,8 +12,9 @@ from typing import TypeGuard
 
 import numpy as np
 
+from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.scores import best_trial, scores
-from autotuner.adjust.space import Floats, Rows, Space
+from autotuner.adjust.space import Space
 from autotuner.analyze.queueing import InputQueue, fluid_wait_s
 from autotuner.spec.model import StudySpec
 from autotuner.types import Measurement, Trial

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from autotuner.adjust.space import Floats, Mask, Positions, Row, Rows, Space
+from autotuner.adjust.dimensions import Floats, Rows
+from autotuner.adjust.space import Mask, Positions, Row, Space
 from autotuner.analyze.memory_model import fit_memory
 from autotuner.metrics import value_of
 from autotuner.types import Measurement, Trial

@@ -3,6 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from autotuner.adjust.promise import Seen
+from autotuner.adjust.space import Space
 from autotuner.spec.model import StudySpec
 from autotuner.types import Trial
 
@@ -26,11 +30,20 @@ def scores(spec: StudySpec, trials: Sequence[Trial]) -> list[float | None]:
     return [None if value is None else sign * (math.log(value) if positive else value) for value in values]
 
 
-def penalised_scores(spec: StudySpec, trials: Sequence[Trial]) -> list[float] | None:
-    """Scores with failures and broken limits at the worst feasible one; None while nothing was feasible."""
-    feasible = [score if _kept(trial) else None for score, trial in zip(scores(spec, trials), trials, strict=True)]
-    known = [value for value in feasible if value is not None]
-    return [min(known) if value is None else value for value in feasible] if known else None
+def evidence(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Seen:
+    """The record as the models see it."""
+    known = [math.nan if score is None else score for score in scores(spec, trials)]
+    return Seen(
+        rows=space.matrix(space.encode(trial.config) for trial in trials),
+        scores=np.array(known, dtype=np.float64),
+        excess=np.array([_excess(trial) for trial in trials], dtype=np.float64),
+    )
+
+
+def _excess(trial: Trial) -> float:
+    """Of the limit that is broken worst, or kept by least; inf for a failure, and for what cannot be told."""
+    each = [math.inf] if trial.verdict is None else [*trial.verdict.violations.values()]
+    return max((math.inf if math.isnan(excess) else excess for excess in each), default=-math.inf)
 
 
 def _objective(spec: StudySpec, trial: Trial) -> float | None:

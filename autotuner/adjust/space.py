@@ -16,15 +16,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from autotuner.adjust.dimensions import Dimension, Floats, Rows, Shape
 from autotuner.errors import UsageError
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Value
 
 Row: TypeAlias = tuple[int, ...]
-Rows: TypeAlias = npt.NDArray[np.int32]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Positions: TypeAlias = npt.NDArray[np.intp]
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 ENUMERATION_LIMIT = 200_000  # raw combinations; more are sampled, not listed
 _SAMPLES = 1_000  # legal configurations drawn at a time when the space is too large to list
@@ -69,6 +68,11 @@ class Space:
     def size(self) -> int | None:
         """Number of legal configurations; None when there were too many to count."""
         return None if self.rows is None else len(self.rows)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What a model may know of the parameters."""
+        return Shape(tuple(map(Dimension, self._values, self.ordered)))
 
     @cached_property
     def configs(self) -> tuple[Config, ...]:
@@ -210,6 +214,7 @@ class SpaceCheck:
         objective: "maximize throughput_tokens_per_s".
         limits: As written.
         max_trials: Budget.
+        max_minutes: Budget; None when only trials count.
         device: "cpu" or "cuda".
     """
 
@@ -222,6 +227,7 @@ class SpaceCheck:
     objective: str
     limits: tuple[str, ...]
     max_trials: int
+    max_minutes: float | None
     device: str
 
 
@@ -238,5 +244,6 @@ def check_space(spec: StudySpec) -> SpaceCheck:
         objective=spec.objective.text,
         limits=tuple(limit.text for limit in spec.limits),
         max_trials=spec.budget.trials,
+        max_minutes=spec.budget.minutes,
         device=spec.device,
     )

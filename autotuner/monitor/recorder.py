@@ -5,11 +5,15 @@ Runs in the worker. It holds the project's only broad `except`: whatever a workl
 
 import logging
 import math
+import os
+import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -32,6 +36,7 @@ from autotuner.types import Failure, FailureKind, Measurement, Metrics, Outcome,
 
 logger = logging.getLogger(__name__)
 
+_HOME = Path(__file__).parents[1]  # of this package: none of the user's files
 
 T = TypeVar("T")
 
@@ -242,9 +247,17 @@ def classify(error: BaseException) -> FailureKind:
 
 
 def _first_line(error: BaseException) -> str:
-    """What a person needs in one line; our own errors speak for themselves, others with their type."""
+    """What a person needs in one line; our own errors speak for themselves, others with their type and place."""
     text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, AutotuneError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, AutotuneError) else f"{type(error).__name__}: {text}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's own files it was raised, " (train.py:12)"; empty where none of them took part."""
+    foreign = (*sysconfig.get_paths().values(), sys.base_prefix, os.fspath(_HOME))
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [one for one in frames if not one.filename.startswith(("<", *foreign))]
+    return f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
 
 
 def _log(job: Job) -> str:

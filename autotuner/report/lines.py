@@ -31,7 +31,7 @@ from autotuner.report.text import (
 from autotuner.types import Failure, Origin
 
 _EVERY_PAIRS = 5
-_MESSAGE_WIDTH = 60
+_MESSAGE_WIDTH = 240  # long enough for what to do; what a library adds to its own message may be without end
 
 
 def write_lines(stream: TextIO) -> Listener:
@@ -82,10 +82,13 @@ class _Lines:
             self.baseline_value = value
         parts = [print_value(self.study.metric, value)]
         if trial.verdict.precision_ratio > 0:
-            parts[0] += f" ±{percent(trial.verdict.precision_ratio)}"
+            known = math.isfinite(trial.verdict.precision_ratio)
+            parts[0] += f" ±{percent(trial.verdict.precision_ratio)}" if known else " (how precisely is not known)"
         times = gain(value, self.baseline_value, self.study.maximize)
         if trial.origin is not Origin.BASELINE and math.isfinite(times):
             parts.append(factor(times))
+        if trial.outcome.contended:
+            parts.append("the machine was busy with something else")
         if not trial.verdict.feasible:
             parts.append(violation(trial.verdict))
         elif event.best == trial.number and trial.origin is not Origin.BASELINE:

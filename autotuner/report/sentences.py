@@ -44,6 +44,8 @@ def conclude(verification: Verification) -> str:
             return "The baseline is as good as anything tried; nothing to change."
         case Decision.WORSE:
             return "The best candidate lost on fresh data; keep the baseline."
+        case Decision.AMBIGUOUS if not verification.pairs:
+            return "Nothing was compared; keep the baseline."
         case Decision.AMBIGUOUS:
             return "The evidence does not tell the best candidate from the baseline yet."
         case Decision.INVALID:
@@ -131,7 +133,7 @@ def next_step(summary: StudySummary, db: str | None = None) -> str:
     match summary.decision:
         case Decision.BETTER:
             return f"autotune export {summary.name} --to env{where}"
-        case Decision.AMBIGUOUS:
+        case Decision.AMBIGUOUS if summary.verification is not None and summary.verification.pairs:
             return f"autotune study verify {summary.name}{where}"
         case Decision.INVALID if every_trial_failed(summary):
             return f"autotune study show {summary.name}{where}"

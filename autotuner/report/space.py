@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotuner.report.terminal import columns, facts, list_values
-from autotuner.report.text import plural, spell
+from autotuner.report.text import duration, plural, spell
 from autotuner.types import Config, Value
 
 
@@ -34,6 +34,8 @@ class Space(Protocol):
     @property
     def max_trials(self) -> int: ...  # noqa: D102
     @property
+    def max_minutes(self) -> float | None: ...  # noqa: D102
+    @property
     def device(self) -> str: ...  # noqa: D102
 
 
@@ -45,6 +47,11 @@ def space_table(space: Space) -> RenderableType:
     return Group(Text(f"{space.name} is well-formed.", style="bold"), "", table, "", _space_facts(space))
 
 
+def _budget(space: Space) -> str:
+    trials = f"at most {plural(space.max_trials, 'trial')}"
+    return trials if space.max_minutes is None else f"{trials} in {duration(60 * space.max_minutes)}"
+
+
 def _space_facts(space: Space) -> Table:
     legal = "too many to count" if space.legal_size is None else f"{space.legal_size:,} legal"
     return facts(
@@ -53,7 +60,7 @@ def _space_facts(space: Space) -> Table:
             ("size", f"{plural(space.raw_size, 'combination')}, {legal}"),
             ("objective", space.objective),
             *(("limit", limit) for limit in space.limits),
-            ("budget", f"at most {plural(space.max_trials, 'trial')}"),
+            ("budget", _budget(space)),
             ("device", space.device),
             ("next", f"autotune study start {space.source}"),
         ]

@@ -145,11 +145,12 @@ def arms(verification: Verification) -> Table:
     for name in sorted(both, key=lambda name: name != verification.metric):
         before = verification.baseline_metrics.get(name, math.nan)
         after = verification.metrics.get(name, math.nan)
-        times = gain(after, before, more_is_better(verification, name))
+        shown = print_value(name, before), print_value(name, after)
+        times = gain(after, before, more_is_better(verification, name)) if shown[0] != shown[1] else 1.0
         if name == verification.metric:
             times = verification.gain_ratio  # of pairs, side by side: one number a gain, everywhere
         style = "bold" if name == verification.metric else ""
-        cells = (name, print_value(name, before), print_value(name, after), factor(times))
+        cells = (name, *shown, factor(times))
         table.add_row(*map(Text, cells), style=style)
     return table
 

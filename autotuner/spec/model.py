@@ -205,7 +205,7 @@ class StudySpec(Section):
     equivalence: EquivalenceRules = EquivalenceRules()
     budget: Budget = Budget()
     protocol: MeasurementProtocol = MeasurementProtocol()
-    strategy: Literal["tpe", "random"] = "tpe"
+    strategy: Literal["gp", "tpe", "random", "grid"] = "gp"
     seed: int = Field(0, ge=0)
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where it runs; filled in when the file is loaded.")
     cpu_cores: int = Field(1, ge=1, description="Cores that this process may use; filled in when the file is loaded.")

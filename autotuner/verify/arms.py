@@ -70,6 +70,15 @@ class Round:
         return any(measurement.contended for measurement in self.measurements.values())
 
 
+def stage_name(stage: str) -> str:
+    """What a reader knows it by: without the number of the attempt.
+
+    >>> stage_name("contest0")
+    'contest'
+    """
+    return stage.rstrip("0123456789")
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What measuring needs, whatever is compared.

@@ -13,7 +13,7 @@ from autotuner.plugins import WorkerPool
 from autotuner.spec.model import Goal
 from autotuner.statistics import estimate_log_ratio
 from autotuner.types import FailureKind, Origin, Trial, config_key
-from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders
+from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders, stage_name
 
 # Dropping out of the race costs at most a good finalist, never a false claim: 80 % confidence will do, and each round
 # counts for itself, since two launches cannot tell how launches differ.
@@ -152,10 +152,10 @@ class _Race:
         """Out of memory side by side is nobody's fault; any other failure is the arm's own."""
         if error.failure.kind is FailureKind.OUT_OF_MEMORY and not self._exclusive:
             self._exclusive = True
-            self._listener(Note(f"{self._bench.stage}: the finalists do not fit in memory side by side"))
+            self._listener(Note(f"{stage_name(self._bench.stage)}: the finalists do not fit in memory side by side"))
             return
         del self.running[error.arm]
-        self._listener(Note(f"{self._bench.stage}: {error.arm} failed ({error.failure.kind}) and is out"))
+        self._listener(Note(f"{stage_name(self._bench.stage)}: {error.arm} failed ({error.failure.kind}) and is out"))
 
     def drop_stragglers(self) -> None:
         """Take out who is clearly behind the leader."""
@@ -164,7 +164,7 @@ class _Race:
             behind = [self._log(seen, arm) - self._log(seen, leader) for seen in self._seen]
             if estimate_log_ratio(behind, range(len(behind)), _RACE_ALPHA).high < 0:
                 del self.running[arm]
-                self._listener(Note(f"{self._bench.stage}: {arm} is clearly behind {leader} and is out"))
+                self._listener(Note(f"{stage_name(self._bench.stage)}: {arm} is clearly behind {leader} and is out"))
 
     def leader(self) -> Trial | None:
         """The best of those still in the race."""

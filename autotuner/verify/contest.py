@@ -16,7 +16,7 @@ from autotuner.plugins import WorkerPool
 from autotuner.spec.model import Goal
 from autotuner.statistics import LogRatioEstimate, estimate_log_ratio
 from autotuner.types import Config, Decision, Failure, FailureKind, Measurement, Metrics, Pair
-from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders, spent_s
+from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, Round, balanced_orders, spent_s, stage_name
 from autotuner.verify.equivalence import worst_deviations
 from autotuner.verify.sentence import explain_doubt, explain_failure, explain_gain
 
@@ -174,7 +174,7 @@ def contest(
     exclusive = bench.needs_fresh_processes
     evidence, error = _collect(plan, exclusive)
     if error and error.failure.kind is FailureKind.OUT_OF_MEMORY and not exclusive:
-        listener(Note(f"{stage}: both do not fit in memory side by side; starting over, one at a time"))
+        listener(Note(f"{stage_name(stage)}: both do not fit in memory side by side; starting over, one at a time"))
         evidence, error = _collect(plan, exclusive=True)
     return _conclude(plan, evidence, error)
 

@@ -18,7 +18,7 @@ from autotuner.spec.expressions import Limit
 from autotuner.spec.model import StudySpec
 from autotuner.statistics import mean_interval
 from autotuner.types import Config, Contribution, FailureKind, Pair
-from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, balanced_orders
+from autotuner.verify.arms import ArmError, Bench, Launch, MakeJob, Pace, balanced_orders, stage_name
 
 CONTRIBUTION_PAIRS = 4
 _NOT_MISSED_RATIO = 1.005
@@ -56,12 +56,13 @@ def contributions(
             continue  # put back together with one that it depends on
         reverted = spec.canonical({**leader, name: spec.baseline[name]})
         if spec.legal(reverted) and deadline() <= pace.longest_s:
-            listener(Note(f"{stage}: no time left for {name} and what follows"))
+            listener(Note(f"{stage_name(stage)}: no time was left to weigh {name}"))
             break
         with pace.timed():
             found = ablation.judge(name, number, leader, reverted)
         if found is not None and found.gain_ratio < _NOT_MISSED_RATIO and ablation.keeps_limits:
-            listener(Note(f"{stage}: {name} is back at its default, its change was worth {found.gain_ratio - 1:+.1%}"))
+            text = f"{name} is back at its default, its change was worth {found.gain_ratio - 1:+.1%}"
+            listener(Note(f"{stage_name(stage)}: {text}"))
             leader = reverted
         elif found is not None:
             worth[name] = found
@@ -98,7 +99,7 @@ class _Ablation:
         return Contribution(parameter, mean, (low, high), len(logs))
 
     def _note(self, text: str) -> None:
-        self.listener(Note(f"{self.bench.stage}: {text}"))
+        self.listener(Note(f"{stage_name(self.bench.stage)}: {text}"))
 
     def _compare(self, number: int, configs: Mapping[str, Config]) -> Sequence[float]:
         """Log ratios; side by side if both fit in memory, else one at a time."""

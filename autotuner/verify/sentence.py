@@ -23,7 +23,9 @@ def explain_gain(what: str, estimate: LogRatioEstimate, pairs: Sequence[Pair], l
         launches: Fresh processes of each arm.
     """
     low, gain, high = (format_factor(math.exp(log)) for log in (estimate.low, estimate.mean, estimate.high))
-    text = f"{what} is {gain} [{low}, {high}] over {estimate.count} pairs in {launches} launches"
+    interval = f" [{low}, {high}]" if math.isfinite(estimate.high) else " (too few pairs for an interval)"
+    count = f"{estimate.count} pair{'s' * (estimate.count != 1)}"
+    text = f"{what} is {gain}{interval} over {count} in {launches} launch{'es' * (launches != 1)}"
     contended = sum(pair.contended for pair in pairs)
     if 2 * contended > estimate.count:
         text += f"; the machine was busy with something else during {contended} of them"

@@ -60,6 +60,11 @@ def nothing_better(spec: StudySpec, trials: Sequence[Trial], proofs: Proofs) -> 
     for proof in proofs.made.values():
         if proof.refusal:
             return verdict(spec, Decision.INVALID, proof.refusal)
+    if len(trials) == 1:
+        text = (
+            "only the baseline was measured, so nothing is known of anything else: give the study more time or trials"
+        )
+        return verdict(spec, Decision.AMBIGUOUS, text)
     if is_noisy(trials):
         share = f"{_contended(trials)} of {len(trials)} trials"
         text = f"the machine was busy with something else during {share}: nothing is known"

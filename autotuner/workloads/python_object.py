@@ -5,7 +5,7 @@ class with a method `step`; see `python_source` for how it is found and `steppin
 """
 
 import hashlib
-import importlib
+import importlib.util
 import json
 import math
 import random
@@ -120,7 +120,10 @@ class PythonObject(Workload):
         for name in self.rank_parameters:
             value = config.get(name)
             if type(value) is not int or value < 1:
-                raise UsageError(f"workload.rank_parameters: {name} is {value!r}", "name parameters of whole numbers")
+                raise UsageError(
+                    f"workload.rank_parameters: {name} is {value!r}",
+                    "parameters.{name} must give whole numbers from 1 on",
+                )
         return math.prod(int(str(config[name])) for name in self.rank_parameters)
 
     def identity(self) -> Mapping[str, str]:
@@ -137,6 +140,9 @@ class PythonObject(Workload):
 
     def check(self) -> None:
         """Whether the object is there and can be called, as far as its text tells."""
+        for name in self.imports:
+            if importlib.util.find_spec(name.partition(".")[0]) is None:
+                raise UsageError(f"workload.imports: there is no module {name}", "install it, or take it out")
         definition = definition_in(locate(self.object))
         if definition is not None:
             check_call(self.object, definition, self.options)

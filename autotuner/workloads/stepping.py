@@ -254,6 +254,9 @@ def read(report: object, *, waits: bool) -> Step:
     work = {name: _number(name, report[name]) for name in WORK if name in report}
     if not work:
         raise InvalidConfigError(f"a step said no amount of work, only {', '.join(report) or 'nothing'}", _SAY)
+    for name, amount in work.items():
+        if not amount >= 0:
+            raise InvalidConfigError(f"a step said {name}: {amount:g}", "say how much was done, 0 or more")
     rest = {name: value for name, value in report.items() if name not in work and value is not None}
     taken = {name: value for name, value in rest.items() if waits or str(getattr(value, "device", "cpu")) == "cpu"}
     return Step(work, {name: _number(name, value) for name, value in taken.items()})

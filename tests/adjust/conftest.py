@@ -33,12 +33,12 @@ def study() -> Callable[..., StudySpec]:
 def try_out() -> Callable[..., Trial]:
     """`try_out(spec, number, proposal, landscape)` is the trial that the landscape makes of a proposal."""
 
-    def run(spec: StudySpec, number: int, proposal: Proposal, landscape: Landscape) -> Trial:
+    def run(spec: StudySpec, number: int, proposal: Proposal, landscape: Landscape, setup_s: float = 0.0) -> Trial:
         value = landscape(proposal.config)
         if isinstance(value, FailureKind):
             return Trial(number, proposal.config, proposal.origin, Failure(value, "no"), None)
         metric = spec.objective.metric
-        measured = Measurement({metric: (value,)}, 0, 0, 1, {}, {}, datetime(2026, 1, 1, tzinfo=UTC))
+        measured = Measurement({metric: (value,)}, setup_s, 0, 1, {}, {}, datetime(2026, 1, 1, tzinfo=UTC))
         verdict = Verdict({metric: value}, {}, Diagnosis("unknown"))
         return Trial(number, proposal.config, proposal.origin, measured, verdict)
 
@@ -49,10 +49,10 @@ def try_out() -> Callable[..., Trial]:
 def run_study(try_out: Callable[..., Trial]) -> Callable[..., list[Trial]]:
     """`run_study(spec, landscape)` proposes until nothing is left, and returns the record."""
 
-    def run(spec: StudySpec, landscape: Landscape, kept: Sequence[Trial] = ()) -> list[Trial]:
+    def run(spec: StudySpec, landscape: Landscape, kept: Sequence[Trial] = (), setup_s: float = 0.0) -> list[Trial]:
         space, trials = Space(spec), list(kept)
         while (proposal := propose(spec, space, trials)) is not None:
-            trials.append(try_out(spec, len(trials), proposal, landscape))
+            trials.append(try_out(spec, len(trials), proposal, landscape, setup_s))
         return trials
 
     return run

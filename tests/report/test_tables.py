@@ -46,6 +46,7 @@ class FakeSpace:
     objective: str = "maximize throughput_tokens_per_s"
     limits: tuple[str, ...] = ("latency_p95_s <= 150 ms",)
     max_trials: int = 30
+    max_minutes: float | None = 4.0
     device: str = "cpu"
 
 

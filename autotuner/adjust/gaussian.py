@@ -1,0 +1,130 @@
+"""A Gaussian process over rows of value indices: what is expected of a configuration, and how sure that is.
+
+The kernel is a sum of one term a trait (a value that helped alone is expected to help in company) and of one over all
+traits together (what was seen of a configuration tells most of those like it), each Matérn 5/2. How far each trait
+reaches, the two shares and the noise are fitted: the maximum of the posterior, with priors that at ten observations say
+nearly everything and at a hundred hardly anything.
+
+Rasmussen & Williams, Gaussian Processes for Machine Learning, algorithm 2.1 and section 5.4.1; Duvenaud et al.,
+Additive Gaussian Processes, NeurIPS 2011; reaches that grow with the root of the number of traits: Hvarfner et al.,
+Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML 2024.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.adjust.dimensions import Floats, Rows, Shape
+
+_REACH, _REACH_SPREAD = 1 / 3, 1.0  # times the root of the number of traits; standard deviation of its log
+_JOINT, _ADDITIVE, _SHARE_SPREAD = 0.7, 0.3, 0.7  # variances of the two terms, of standardised observations
+_JITTER = 1e-6
+_ITERATIONS = 15
+_BOUND = 3.0  # standard deviations of the prior: further than that nobody looks
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is expected of configurations, one entry each, in units of the observations."""
+
+    mean: Floats
+    deviation: Floats
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Of the logarithms of what is fitted: each trait's reach, both variances and the noise [traits + 3]."""
+
+    centre: Floats
+    spread: Floats
+
+
+def prior(shape: Shape, noise: float, noise_spread: float) -> Prior:
+    """For a space; `noise` is a variance relative to the observations'."""
+    count = max(1, len(shape.traits))
+    centre = [math.log(_REACH * math.sqrt(count))] * count + [math.log(_JOINT), math.log(_ADDITIVE), math.log(noise)]
+    return Prior(np.array(centre), np.array([_REACH_SPREAD] * count + [_SHARE_SPREAD] * 2 + [noise_spread]))
+
+
+def fit(shape: Shape, rows: Rows, values: Floats, believed: Prior) -> Floats:
+    """The likeliest parameters [traits + 3] of standardised `values` [n] at `rows` [n, parameters]."""
+    from scipy.optimize import minimize
+
+    squares = np.stack([table[rows[:, i][:, None], rows[:, i][None, :]] for i, table in shape.traits])
+    low, high = (believed.centre + sign * _BOUND * believed.spread for sign in (-1, 1))
+    found = minimize(
+        _loss, believed.centre, args=(squares, values, believed), jac=True, method="L-BFGS-B",
+        bounds=list(zip(low, high, strict=True)), options={"maxiter": _ITERATIONS},
+    )  # fmt: skip
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def _loss(theta: Floats, squares: Floats, values: Floats, believed: Prior) -> tuple[float, Floats]:
+    """Minus the log posterior, and its gradient."""
+    count, n = len(squares), len(values)
+    joint_variance, additive_variance, noise = np.exp(theta[count:])
+    scaled = squares * np.exp(-2 * theta[:count])[:, None, None]
+    joint, joint_slope = _matern(scaled.sum(axis=0))
+    each, slopes = _matern(scaled)
+    additive = each.mean(axis=0)
+    own = joint_variance * joint + additive_variance * additive + (noise + _JITTER) * np.eye(n)
+    try:
+        inverse = np.linalg.inv(np.linalg.cholesky(own))
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros_like(theta)
+    precision = inverse.T @ inverse
+    weights = precision @ values
+    away = (theta - believed.centre) / believed.spread
+    loss = 0.5 * values @ weights - np.log(np.diag(inverse)).sum() + 0.5 * away @ away
+    pull = 0.5 * (precision - np.outer(weights, weights))
+    steep = pull * (joint_variance * joint_slope + (additive_variance / count) * slopes)
+    gradient = np.concatenate([
+        np.einsum("kij,kij->k", steep, scaled),
+        [(pull * joint).sum() * joint_variance, (pull * additive).sum() * additive_variance, np.trace(pull) * noise],
+    ])  # fmt: skip
+    return float(loss), gradient + away / believed.spread
+
+
+def _matern(squares: Floats) -> tuple[Floats, Floats]:
+    """Matérn 5/2 at squared distances, and -2 times its derivative by their logarithm over the squares."""
+    root = np.sqrt(5 * squares + 1e-12)
+    decay = np.exp(-root)
+    return (1 + root + root * root / 3) * decay, 5 / 3 * (1 + root) * decay
+
+
+class GaussianProcess:
+    """Conditioned on observations; asks are answered in one matrix product."""
+
+    def __init__(self, shape: Shape, rows: Rows, values: Floats, theta: Floats, centre: float, scale: float) -> None:
+        """Condition on `values` [n] at `rows` [n, parameters], which are `centre` and `scale` away from standard."""
+        from scipy.linalg import cho_solve
+
+        self._shape, self._centre, self._scale = shape, centre, scale
+        count = max(1, len(shape.traits))
+        self._joint, self._additive, noise = np.exp(theta[count:]).astype(np.float32)
+        scaled = [(i, table * math.exp(-2 * reach)) for (i, table), reach in zip(shape.traits, theta, strict=False)]
+        known = shape.indicators(rows)
+        self._apart = shape.on_blocks(scaled) @ known.T
+        self._alike = shape.on_blocks((i, _matern(table)[0] / count) for i, table in scaled) @ known.T
+        own = self._kernel(known).astype(np.float64)
+        own[np.diag_indices(len(rows))] += noise + _JITTER
+        self._root = np.linalg.cholesky(own)
+        self._weights = cho_solve((self._root, True), (values - centre) / scale)
+
+    def forecast(self, rows: Rows) -> Forecast:
+        """What is expected of `rows` [m, parameters]."""
+        from scipy.linalg import solve_triangular
+
+        cross = self._kernel(self._shape.indicators(rows))
+        known = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
+        variance = np.maximum(1e-9, self._joint + self._additive - np.einsum("ij,ij->j", known, known))
+        mean = self._centre + self._scale * (cross @ self._weights)
+        return Forecast(np.asarray(mean, dtype=np.float64), np.asarray(self._scale * np.sqrt(variance)))
+
+    def _kernel(self, indicators: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        root = np.sqrt(5 * np.maximum(indicators @ self._apart, 0) + np.float32(1e-12))
+        joint = (1 + root + root * root / 3) * np.exp(-root)
+        found: npt.NDArray[np.float32] = self._joint * joint + self._additive * (indicators @ self._alike)
+        return found

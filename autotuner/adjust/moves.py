@@ -1,0 +1,63 @@
+"""Which configurations a proposal is chosen from: far ones at first, then all over the space, at times near ones."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.adjust.dimensions import Rows, Shape
+from autotuner.adjust.promise import Seen
+
+LOCAL_EVERY = 4  # each fourth proposal is a step from the best
+_FEWEST_FAR, _MOST_FAR = 3, 7
+_SPREAD_OVER = 500  # rows among which the farthest is looked for
+_SAMPLE = 2000  # rows that a model is asked about, besides the neighbours of the best
+_LEADERS = 3  # whose neighbours are always among them
+
+Near = Callable[[npt.NDArray[np.int32]], Rows]
+
+
+def opening_trials(size: int) -> int:
+    """How many configurations far from each other come first, the baseline included, in a space of this size.
+
+    A model that begins near the baseline stays there.
+    """
+    return min(_MOST_FAR, max(_FEWEST_FAR, round(math.log2(max(2, size)) / 2)))
+
+
+def farthest(shape: Shape, tried: Rows, rows: Rows, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+    """Of some of the rows, the one that is least like anything tried."""
+    some = _sample(rows, _SPREAD_OVER, rng)
+    found: npt.NDArray[np.int32] = some[int(np.argmax(shape.distances(some, tried).min(axis=1)))]
+    return found
+
+
+def steps(seen: Seen, near: Near) -> Rows:
+    """What lies next to the best, at every fourth trial; nothing at others."""
+    leaders = _leaders(seen)
+    if len(seen.rows) % LOCAL_EVERY or not len(leaders):
+        return seen.rows[:0]
+    return near(leaders[0])
+
+
+def anywhere(seen: Seen, rows: Rows, near: Near, rng: np.random.Generator) -> Rows:
+    """A sample of the rows, with what lies next to the few best."""
+    return np.unique(np.concatenate([_sample(rows, _SAMPLE, rng), *map(near, _leaders(seen))]), axis=0)
+
+
+def next_to(rows: Rows, row: npt.NDArray[np.int32]) -> Rows:
+    """Those of the rows that differ in one parameter."""
+    found: Rows = rows[(rows != row).sum(axis=1) == 1]
+    return found
+
+
+def _leaders(seen: Seen) -> Rows:
+    """The best feasible ones, the best first."""
+    kept = np.nonzero(seen.feasible)[0]
+    found: Rows = seen.rows[kept[np.argsort(-seen.scores[kept], kind="stable")][:_LEADERS]]
+    return found
+
+
+def _sample(rows: Rows, count: int, rng: np.random.Generator) -> Rows:
+    return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]

@@ -1,0 +1,200 @@
+"""How much a configuration promises: the improvement that is expected of it, times the chance that it is feasible.
+
+Two views of the objective take turns, for each is blind where the other sees. The logarithms know by how much one is
+better, and are led astray by a few that are a hundred times worse; the ranks do not care. A search that has found
+nothing better for a while trusts its model less and looks further afield.
+
+Expected improvement: Jones, Schonlau & Welch, Efficient Global Optimization, 1998. Feasibility as a model of its own:
+Gelbart, Snoek & Adams, Bayesian Optimization with Unknown Constraints, 2014.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.adjust.dimensions import Floats, Rows, Shape
+from autotuner.adjust.gaussian import Forecast, GaussianProcess, fit, prior
+
+REFIT_EVERY = 5  # observations: the parameters of the models change slowly, and cost most of a proposal
+_NOISE, _NOISE_SPREAD = 0.01, 1.5  # of the objective: what a model cannot explain, and the measurement's own
+_LABEL_NOISE, _LABEL_NOISE_SPREAD = 0.02, 0.5
+_MOSTLY_FEASIBLE = 0.8  # what is expected of a configuration far from all others, on a scale from -1 to 1
+_LABEL_DOUBT = 0.1  # variance of a label: nothing is ever ruled out altogether
+_CLEAR_EXCESS = 0.2  # of a limit: beyond, a configuration counts as plainly infeasible
+_PATIENCE, _DOUBT, _MOST_DOUBT = 5, 0.05, 3.0  # trials without a gain; more deviation for each further one; at most
+_GAIN = 0.02  # on the scale of scores: 2 % where they are logarithms
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was tried, in order.
+
+    Attributes:
+        rows: Indices of values [n, parameters].
+        scores: Larger is better; NaN where nothing was measured [n].
+        excess: The worst violation of a limit, relative to its bound: kept when <= 0; inf for a failure [n].
+    """
+
+    rows: Rows
+    scores: Floats
+    excess: Floats
+
+    @property
+    def feasible(self) -> npt.NDArray[np.bool_]:
+        """What was measured and kept every limit."""
+        return np.isfinite(self.scores) & (self.excess <= 0)
+
+    @property
+    def labels(self) -> Floats:
+        """From -1, a failure or far over a limit, to 1."""
+        return np.where(np.isfinite(self.scores), np.clip(-self.excess / _CLEAR_EXCESS, -1, 1), -1.0)
+
+    def without_gain(self) -> int:
+        """For how many trials nothing clearly better was found."""
+        best = np.maximum.accumulate(np.where(self.feasible, self.scores, -np.inf))
+        below = np.nonzero(best < best[-1] - _GAIN)[0]
+        return len(best) - 1 - (int(below[-1]) + 1 if len(below) else 0)
+
+
+def promise(
+    shape: Shape, seen: Seen, asked: Rows, expected: Floats | None = None, hoped: Floats | None = None
+) -> Floats:
+    """Log of the expected improvement and of the chance of being feasible, up to a constant [m].
+
+    Args:
+        shape: Of the space.
+        seen: What was tried.
+        asked: What may be proposed [m, parameters].
+        expected: Scores that are expected of what was seen, before anything was measured [n].
+        hoped: The same, of `asked` [m]; without them nothing is expected.
+    """
+    total = np.zeros(len(asked))
+    if seen.feasible.any() and np.isfinite(seen.scores).sum() > 1:
+        total += _log_gain(shape, seen, asked, expected, hoped)
+    if not seen.feasible.all():
+        total += _log_chance(shape, seen, asked)
+    return total
+
+
+def _log_chance(shape: Shape, seen: Seen, asked: Rows) -> Floats:
+    """Of keeping every limit, and not failing."""
+    found = _forecast(shape, seen.rows, seen.labels, asked, _Kind.FEASIBLE)
+    return log_normal_tail(found.mean / np.sqrt(found.deviation**2 + _LABEL_DOUBT))
+
+
+def _log_gain(shape: Shape, seen: Seen, asked: Rows, expected: Floats | None, hoped: Floats | None) -> Floats:
+    measured = np.isfinite(seen.scores)
+    rows, scores, kept = seen.rows[measured], seen.scores[measured], seen.feasible[measured]
+    doubt = 1 + min(_MOST_DOUBT, _DOUBT * max(0, seen.without_gain() - _PATIENCE))
+    if expected is not None and hoped is not None:
+        found = _forecast(shape, rows, scores - expected[measured], asked, _Kind.SCORES)
+        ahead = found.mean + hoped - scores[kept].max()
+    else:
+        kind = _Kind.RANKS if len(seen.rows) % 2 else _Kind.SCORES
+        found = _forecast(shape, rows, scores, asked, kind)
+        ahead = found.mean - _viewed(scores, kind)[kept].max()
+    deviation = doubt * found.deviation
+    return log_expected_improvement(ahead / deviation) + np.log(deviation)
+
+
+def outlook(shape: Shape, seen: Seen, row: Rows, expected: Floats | None = None, hoped: Floats | None = None) -> str:
+    """What is expected of one row [1, parameters], in words: "0.8 to 1.3 times the best, 95 % to be feasible"."""
+    measured, words = np.isfinite(seen.scores), []
+    if seen.feasible.any() and measured.sum() > 1:
+        before, ahead = (
+            (expected[measured], float(hoped[0])) if expected is not None and hoped is not None else (0.0, 0.0)
+        )
+        found = _forecast(shape, seen.rows[measured], seen.scores[measured] - before, row, _Kind.SCORES)
+        gap = float(found.mean[0]) + ahead - float(seen.scores[seen.feasible].max())
+        low, high = (math.exp(min(50.0, gap + sign * float(found.deviation[0]))) for sign in (-1, 1))
+        words.append(f"expected to be {low:.2f} to {high:.2f} times as good")
+    if not seen.feasible.all():
+        words.append(f"{math.exp(float(_log_chance(shape, seen, row)[0])):.0%} sure to run and keep the limits")
+    return ", ".join(words) or "nothing is known yet"
+
+
+class _Kind(Enum):
+    """What a model is of."""
+
+    SCORES = "scores"
+    RANKS = "ranks"
+    FEASIBLE = "feasible"
+
+
+def _forecast(shape: Shape, rows: Rows, values: Floats, asked: Rows, kind: _Kind) -> Forecast:
+    """With parameters that were fitted to what was known at the last multiple of `REFIT_EVERY`."""
+    known = max(2, len(rows) - len(rows) % REFIT_EVERY)
+    theta = _fitted(_Known(shape, rows[:known], values[:known], kind))
+    viewed = _viewed(values, kind)
+    return GaussianProcess(shape, rows, viewed, theta, *_standard(viewed, kind)).forecast(asked)
+
+
+def _viewed(values: Floats, kind: _Kind) -> Floats:
+    return _ranks(values) if kind is _Kind.RANKS else values
+
+
+def _standard(viewed: Floats, kind: _Kind) -> tuple[float, float]:
+    """Centre and scale."""
+    return (_MOSTLY_FEASIBLE, 1.0) if kind is _Kind.FEASIBLE else (float(viewed.mean()), float(viewed.std()) or 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a fit depends on: equal when all of it is."""
+
+    shape: Shape
+    rows: Rows
+    values: Floats
+    kind: _Kind
+
+    @cached_property
+    def identity(self) -> tuple[object, ...]:
+        return self.shape, self.rows.tobytes(), self.values.tobytes(), self.kind
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Known) and self.identity == other.identity
+
+
+@lru_cache(maxsize=64)
+def _fitted(known: _Known) -> Floats:
+    """Remembered, but a pure function: a search that is resumed proposes what it would have."""
+    noise = (_LABEL_NOISE, _LABEL_NOISE_SPREAD) if known.kind is _Kind.FEASIBLE else (_NOISE, _NOISE_SPREAD)
+    viewed = _viewed(known.values, known.kind)
+    centre, scale = _standard(viewed, known.kind)
+    return fit(known.shape, known.rows, (viewed - centre) / scale, prior(known.shape, *noise))
+
+
+def _ranks(values: Floats) -> Floats:
+    """Normal quantiles of the ranks, equals sharing theirs."""
+    from scipy.special import ndtri
+
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    middle = last - (counts - 1) / 2
+    return np.asarray(ndtri((middle - 0.5) / len(values))[places], dtype=np.float64)
+
+
+def log_normal_tail(z: Floats) -> Floats:
+    """Log of the standard normal distribution function."""
+    from scipy.special import log_ndtr
+
+    return np.asarray(log_ndtr(z), dtype=np.float64)
+
+
+def log_expected_improvement(z: Floats) -> Floats:
+    """Log of z Φ(z) + φ(z), exact far into the tail: where all promise little, some still promise more.
+
+    There it is log φ(z) - 2 log |z| (Ament et al., Unexpected Improvements to Expected Improvement, NeurIPS 2023).
+    """
+    from scipy.special import ndtr
+
+    density = -0.5 * z * z - 0.5 * math.log(2 * math.pi)
+    near = np.log(np.maximum(1e-300, z * ndtr(z) + np.exp(density)))
+    return np.asarray(np.where(z > -10, near, density - 2 * np.log(np.maximum(1.0, -z))), dtype=np.float64)
