@@ -5,7 +5,7 @@ evaluation. ERT is the mean number of evaluations to come within 5 % or 10 % of 
 the best so far over the optimum. Both stand beside exact random search. `--noise` shows one recorded repeat instead of
 the mean; what is recommended is judged by its mean.
 
-Run `python benchmarks/search_efficiency.py --landscapes DIR [--strategies tpe,random,optuna-tpe,optuna-gp] [--seeds N]
+Run `python benchmarks/search_efficiency.py --landscapes DIR [--strategies gp,tpe,random,optuna-tpe] [--seeds N]
 [--budget B] [--noise] [--json OUT]` on a folder of files in Kernel Tuner's cache format. Strategies without a dash are
 our own (`autotune study start --strategy`), `kt-NAME` is Kernel Tuner's NAME where it is installed.
 """
@@ -28,7 +28,7 @@ from search_replay.landscape import Landscape, read_landscape
 
 SHARES = (0.05, 0.10)
 COUNTS = (10, 20, 25, 50, 100)
-DEFAULT = "tpe,random,optuna-tpe"
+DEFAULT = "gp,tpe,random,optuna-tpe"
 Search: TypeAlias = Callable[[Landscape, int, int, Random | None], Run]
 
 

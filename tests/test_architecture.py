@@ -41,7 +41,8 @@ DOORS = {
     "rich": ["cli/report", "cli/report.py", "report"],
     "yaml": ["spec", "exporters"],
     "ray": [],
-    "scipy": [],
+    "scipy": ["adjust"],
+    "threadpoolctl": ["adjust"],
 }
 ONLY_IN_FUNCTIONS = {"torch", "transformers"}
 HEAVY = {"torch", "transformers", "optuna", "sqlalchemy", "alembic", "scipy", "numpy", "pydantic"}

@@ -73,20 +73,25 @@ class Shape:
         """Every trait with the index of its parameter."""
         return tuple((i, table) for i, each in enumerate(self.dimensions) for table in each.traits)
 
-    def indicators(self, rows: Rows) -> npt.NDArray[np.float32]:
+    def indicators(self, rows: Rows) -> Floats:
         """Rows as zeros and ones, one column a value [count, values]."""
-        found = np.zeros((len(rows), int(self.offsets[-1])), dtype=np.float32)
+        found = np.zeros((len(rows), int(self.offsets[-1])))
         places = rows + self.offsets[:-1]
         np.put_along_axis(found, places.astype(np.intp), 1.0, axis=1)
         return found
 
-    def on_blocks(self, tables: Iterable[tuple[int, Floats]]) -> npt.NDArray[np.float32]:
+    def on_blocks(self, tables: Iterable[tuple[int, Floats]]) -> Floats:
         """Sum of tables, each over the values of its parameter [values, values]; 0 between parameters."""
-        whole = np.zeros((int(self.offsets[-1]),) * 2, dtype=np.float32)
+        whole = np.zeros((int(self.offsets[-1]),) * 2)
         for i, table in tables:
-            block = slice(self.offsets[i], self.offsets[i + 1])
-            whole[block, block] += table
+            block = self.block(whole, i)
+            block += table
         return whole
+
+    def block(self, whole: Floats, index: int) -> Floats:
+        """The part of one parameter [size, size]: a view."""
+        own = slice(self.offsets[index], self.offsets[index + 1])
+        return whole[own, own]
 
     def distances(self, rows: Rows, others: Rows) -> Floats:
         """Sum over parameters of the share of its range between them, or 1 for two names [len(rows), len(others)]."""

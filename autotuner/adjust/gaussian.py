@@ -11,12 +11,18 @@ Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML 2024.
 """
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from autotuner.adjust.dimensions import Floats, Rows, Shape
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _REACH, _REACH_SPREAD = 1 / 3, 1.0  # times the root of the number of traits; standard deviation of its log
 _JOINT, _ADDITIVE, _SHARE_SPREAD = 0.7, 0.3, 0.7  # variances of the two terms, of standardised observations
@@ -52,24 +58,29 @@ def fit(shape: Shape, rows: Rows, values: Floats, believed: Prior) -> Floats:
     """The likeliest parameters [traits + 3] of standardised `values` [n] at `rows` [n, parameters]."""
     from scipy.optimize import minimize
 
-    squares = np.stack([table[rows[:, i][:, None], rows[:, i][None, :]] for i, table in shape.traits])
     low, high = (believed.centre + sign * _BOUND * believed.spread for sign in (-1, 1))
     found = minimize(
-        _loss, believed.centre, args=(squares, values, believed), jac=True, method="L-BFGS-B",
+        _loss, believed.centre, args=(shape, shape.indicators(rows), values, believed), jac=True, method="L-BFGS-B",
         bounds=list(zip(low, high, strict=True)), options={"maxiter": _ITERATIONS},
     )  # fmt: skip
     return np.asarray(found.x, dtype=np.float64)
 
 
-def _loss(theta: Floats, squares: Floats, values: Floats, believed: Prior) -> tuple[float, Floats]:
-    """Minus the log posterior, and its gradient."""
-    count, n = len(squares), len(values)
+def _loss(theta: Floats, shape: Shape, known: Floats, values: Floats, believed: Prior) -> tuple[float, Floats]:
+    """Minus the log posterior, and its gradient.
+
+    All that depends on two values of one parameter is a table over its values: `known` [n, values], the observations as
+    indicators, turns tables into what is between observations and sums over these back into tables.
+    """
+    count = len(shape.traits)
     joint_variance, additive_variance, noise = np.exp(theta[count:])
-    scaled = squares * np.exp(-2 * theta[:count])[:, None, None]
-    joint, joint_slope = _matern(scaled.sum(axis=0))
-    each, slopes = _matern(scaled)
-    additive = each.mean(axis=0)
-    own = joint_variance * joint + additive_variance * additive + (noise + _JITTER) * np.eye(n)
+    scaled = [(i, table * math.exp(-2 * reach)) for (i, table), reach in zip(shape.traits, theta, strict=False)]
+    each = [_matern(table) for _, table in scaled]
+    joint, slope = _matern(known @ shape.on_blocks(scaled) @ known.T)
+    additive = known @ shape.on_blocks((i, alike / count) for (i, _), (alike, _) in zip(scaled, each, strict=True))
+    additive = additive @ known.T
+    own = joint_variance * joint + additive_variance * additive
+    own[np.diag_indices(len(values))] += noise + _JITTER
     try:
         inverse = np.linalg.inv(np.linalg.cholesky(own))
     except np.linalg.LinAlgError:
@@ -79,19 +90,36 @@ def _loss(theta: Floats, squares: Floats, values: Floats, believed: Prior) -> tu
     away = (theta - believed.centre) / believed.spread
     loss = 0.5 * values @ weights - np.log(np.diag(inverse)).sum() + 0.5 * away @ away
     pull = 0.5 * (precision - np.outer(weights, weights))
-    steep = pull * (joint_variance * joint_slope + (additive_variance / count) * slopes)
-    gradient = np.concatenate([
-        np.einsum("kij,kij->k", steep, scaled),
-        [(pull * joint).sum() * joint_variance, (pull * additive).sum() * additive_variance, np.trace(pull) * noise],
-    ])  # fmt: skip
-    return float(loss), gradient + away / believed.spread
+    jointly = known.T @ (joint_variance * pull * slope) @ known
+    apart = known.T @ (additive_variance / count * pull) @ known
+    reaches = [
+        (table * (shape.block(jointly, i) + steep * shape.block(apart, i))).sum()
+        for (i, table), (_, steep) in zip(scaled, each, strict=True)
+    ]
+    shares = [(pull * joint).sum() * joint_variance, (pull * additive).sum() * additive_variance]
+    return float(loss), np.array([*reaches, *shares, np.trace(pull) * noise]) + away / believed.spread
 
 
 def _matern(squares: Floats) -> tuple[Floats, Floats]:
     """Matérn 5/2 at squared distances, and -2 times its derivative by their logarithm over the squares."""
-    root = np.sqrt(5 * squares + 1e-12)
+    root = np.sqrt(5 * np.maximum(squares, 0.0) + 1e-12)
     decay = np.exp(-root)
     return (1 + root + root * root / 3) * decay, 5 / 3 * (1 + root) * decay
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> "ThreadpoolController":
+    """The linear algebra of numpy and of scipy, once both are loaded."""
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def on_one_thread() -> AbstractContextManager[object]:
+    """For products of a few hundred rows: more threads wait for each other longer than they compute."""
+    found: AbstractContextManager[object] = _libraries().limit(limits=1)
+    return found
 
 
 class GaussianProcess:
@@ -105,9 +133,11 @@ class GaussianProcess:
         count = max(1, len(shape.traits))
         self._joint, self._additive, noise = np.exp(theta[count:]).astype(np.float32)
         scaled = [(i, table * math.exp(-2 * reach)) for (i, table), reach in zip(shape.traits, theta, strict=False)]
-        known = shape.indicators(rows)
-        self._apart = shape.on_blocks(scaled) @ known.T
-        self._alike = shape.on_blocks((i, _matern(table)[0] / count) for i, table in scaled) @ known.T
+        known = shape.indicators(rows).astype(np.float32)
+        self._apart = shape.on_blocks(scaled).astype(np.float32) @ known.T
+        self._alike = (
+            shape.on_blocks((i, _matern(table)[0] / count) for i, table in scaled).astype(np.float32) @ known.T
+        )
         own = self._kernel(known).astype(np.float64)
         own[np.diag_indices(len(rows))] += noise + _JITTER
         self._root = np.linalg.cholesky(own)
@@ -117,7 +147,7 @@ class GaussianProcess:
         """What is expected of `rows` [m, parameters]."""
         from scipy.linalg import solve_triangular
 
-        cross = self._kernel(self._shape.indicators(rows))
+        cross = self._kernel(self._shape.indicators(rows).astype(np.float32))
         known = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
         variance = np.maximum(1e-9, self._joint + self._additive - np.einsum("ij,ij->j", known, known))
         mean = self._centre + self._scale * (cross @ self._weights)

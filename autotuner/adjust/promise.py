@@ -1,8 +1,7 @@
 """How much a configuration promises: the improvement that is expected of it, times the chance that it is feasible.
 
 Two views of the objective take turns, for each is blind where the other sees. The logarithms know by how much one is
-better, and are led astray by a few that are a hundred times worse; the ranks do not care. A search that has found
-nothing better for a while trusts its model less and looks further afield.
+better, and are led astray by a few that are a hundred times worse; the ranks do not care.
 
 Expected improvement: Jones, Schonlau & Welch, Efficient Global Optimization, 1998. Feasibility as a model of its own:
 Gelbart, Snoek & Adams, Bayesian Optimization with Unknown Constraints, 2014.
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotuner.adjust.dimensions import Floats, Rows, Shape
-from autotuner.adjust.gaussian import Forecast, GaussianProcess, fit, prior
+from autotuner.adjust.gaussian import Forecast, GaussianProcess, fit, on_one_thread, prior
 
 REFIT_EVERY = 5  # observations: the parameters of the models change slowly, and cost most of a proposal
 _NOISE, _NOISE_SPREAD = 0.01, 1.5  # of the objective: what a model cannot explain, and the measurement's own
@@ -25,8 +24,6 @@ _LABEL_NOISE, _LABEL_NOISE_SPREAD = 0.02, 0.5
 _MOSTLY_FEASIBLE = 0.8  # what is expected of a configuration far from all others, on a scale from -1 to 1
 _LABEL_DOUBT = 0.1  # variance of a label: nothing is ever ruled out altogether
 _CLEAR_EXCESS = 0.2  # of a limit: beyond, a configuration counts as plainly infeasible
-_PATIENCE, _DOUBT, _MOST_DOUBT = 5, 0.05, 3.0  # trials without a gain; more deviation for each further one; at most
-_GAIN = 0.02  # on the scale of scores: 2 % where they are logarithms
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,6 @@ class Seen:
     def labels(self) -> Floats:
         """From -1, a failure or far over a limit, to 1."""
         return np.where(np.isfinite(self.scores), np.clip(-self.excess / _CLEAR_EXCESS, -1, 1), -1.0)
-
-    def without_gain(self) -> int:
-        """For how many trials nothing clearly better was found."""
-        best = np.maximum.accumulate(np.where(self.feasible, self.scores, -np.inf))
-        below = np.nonzero(best < best[-1] - _GAIN)[0]
-        return len(best) - 1 - (int(below[-1]) + 1 if len(below) else 0)
 
 
 def promise(
@@ -89,7 +80,6 @@ def _log_chance(shape: Shape, seen: Seen, asked: Rows) -> Floats:
 def _log_gain(shape: Shape, seen: Seen, asked: Rows, expected: Floats | None, hoped: Floats | None) -> Floats:
     measured = np.isfinite(seen.scores)
     rows, scores, kept = seen.rows[measured], seen.scores[measured], seen.feasible[measured]
-    doubt = 1 + min(_MOST_DOUBT, _DOUBT * max(0, seen.without_gain() - _PATIENCE))
     if expected is not None and hoped is not None:
         found = _forecast(shape, rows, scores - expected[measured], asked, _Kind.SCORES)
         ahead = found.mean + hoped - scores[kept].max()
@@ -97,8 +87,7 @@ def _log_gain(shape: Shape, seen: Seen, asked: Rows, expected: Floats | None, ho
         kind = _Kind.RANKS if len(seen.rows) % 2 else _Kind.SCORES
         found = _forecast(shape, rows, scores, asked, kind)
         ahead = found.mean - _viewed(scores, kind)[kept].max()
-    deviation = doubt * found.deviation
-    return log_expected_improvement(ahead / deviation) + np.log(deviation)
+    return log_expected_improvement(ahead / found.deviation) + np.log(found.deviation)
 
 
 def outlook(shape: Shape, seen: Seen, row: Rows, expected: Floats | None = None, hoped: Floats | None = None) -> str:
@@ -128,9 +117,10 @@ class _Kind(Enum):
 def _forecast(shape: Shape, rows: Rows, values: Floats, asked: Rows, kind: _Kind) -> Forecast:
     """With parameters that were fitted to what was known at the last multiple of `REFIT_EVERY`."""
     known = max(2, len(rows) - len(rows) % REFIT_EVERY)
-    theta = _fitted(_Known(shape, rows[:known], values[:known], kind))
     viewed = _viewed(values, kind)
-    return GaussianProcess(shape, rows, viewed, theta, *_standard(viewed, kind)).forecast(asked)
+    with on_one_thread():
+        theta = _fitted(_Known(shape, rows[:known], values[:known], kind))
+        return GaussianProcess(shape, rows, viewed, theta, *_standard(viewed, kind)).forecast(asked)
 
 
 def _viewed(values: Floats, kind: _Kind) -> Floats:

@@ -4,8 +4,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.space import Mask, Positions, Row, Space
@@ -30,9 +32,17 @@ def worth_trying(space: Space, trials: Sequence[Trial], rows: Rows) -> Mask:
     demands = {i: demand for i in range(len(space.names)) if (demand := _demand(space, i)) is not None}
     for row in _smallest({*_too_large(space, trials), *_foretold(space, demands, trials)}, demands):
         worth[_larger(rows, row, demands)] = False
-    for trial in trials:
-        worth[_larger(rows, space.encode(trial.config), {})] = False
+    tried = space.matrix(space.encode(trial.config) for trial in trials)
+    worth[np.isin(_codes(space, rows), _codes(space, tried))] = False
     return worth
+
+
+def _codes(space: Space, rows: Rows) -> npt.NDArray[Any]:
+    """A number for each row, another for each other one; as Python counts where 64 bits are too few."""
+    kind = np.int64 if space.raw_size < 2**62 else object
+    weights = [math.prod(space.sizes[i + 1 :]) for i in range(len(space.sizes))]
+    found: npt.NDArray[Any] = rows.astype(kind) @ np.array(weights, dtype=kind)
+    return found
 
 
 def _larger(rows: Rows, row: Row, demands: Mapping[int, Floats]) -> Positions:

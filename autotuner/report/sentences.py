@@ -26,7 +26,7 @@ def every_trial_failed(summary: StudySummary) -> bool:
 def headline(summary: StudySummary) -> str:
     """The verdict in one sentence, without the word itself."""
     if every_trial_failed(summary):
-        return "Every trial failed; nothing was measured."
+        return f"{'Every trial' if summary.trials > 1 else 'The baseline'} failed; nothing was measured."
     if summary.verification is None:
         return {
             Decision.SAME: "The baseline is as good as anything tried; nothing to change.",

@@ -49,13 +49,13 @@ def decide(result: ContestResult, equivalence: Equivalence | None, violations: M
 def nothing_better(spec: StudySpec, trials: Sequence[Trial], proofs: Proofs) -> Verification:
     """The verdict when the search leaves nobody to verify."""
     failures = Counter(trial.outcome.kind for trial in trials if isinstance(trial.outcome, Failure))
-    if len(trials) == failures.total():
+    if len(trials) == failures.total() > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in failures.most_common())
         first = trials[0].outcome if trials else None
         text = f": {first.message}" if isinstance(first, Failure) else ""
         return verdict(spec, Decision.INVALID, f"every trial failed ({kinds}){text}")
     if isinstance(first := trials[0].outcome, Failure):
-        text = f"the baseline failed ({first.kind}: {first.message}), so there is nothing to compare with"
+        text = f"the baseline failed ({first.kind}: {first.message}), so that nothing can be compared with it"
         return verdict(spec, Decision.INVALID, text)
     for proof in proofs.made.values():
         if proof.refusal:

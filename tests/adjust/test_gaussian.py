@@ -60,12 +60,12 @@ def test_the_forecast_is_the_textbooks():
 def test_the_gradient_is_the_losss():
     known, draw = rows(15), np.random.default_rng(3)
     values, theta = draw.normal(0, 1, 15), BELIEVED.centre + draw.normal(0, 0.5, len(BELIEVED.centre))
-    squares = np.stack([table[known[:, i][:, None], known[:, i][None, :]] for i, table in SHAPE.traits])
-    gradient = _loss(theta, squares, values, BELIEVED)[1]
+    seen = SHAPE.indicators(known)
+    gradient = _loss(theta, SHAPE, seen, values, BELIEVED)[1]
     for place in range(len(theta)):
         step = np.zeros(len(theta))
         step[place] = 1e-5
-        two = [_loss(theta + sign * step, squares, values, BELIEVED)[0] for sign in (1, -1)]
+        two = [_loss(theta + sign * step, SHAPE, seen, values, BELIEVED)[0] for sign in (1, -1)]
         assert gradient[place] == pytest.approx((two[0] - two[1]) / 2e-5, rel=1e-3, abs=1e-4)
 
 

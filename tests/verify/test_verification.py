@@ -152,7 +152,14 @@ def test_a_change_that_keeps_a_limit_is_not_put_back():
 
 @pytest.mark.parametrize(("contended", "decision"), [(False, Decision.SAME), (True, Decision.AMBIGUOUS)])
 def test_nothing_better_is_same_unless_the_machine_was_busy(contended, decision):
-    assert run(study(), machine(), [trial(0, "a", contended)]).decision is decision
+    trials = [trial(0, "a", contended), replace(trial(1, "b", contended), verdict=None)]
+    assert run(study(), machine(), trials).decision is decision
+
+
+def test_a_baseline_alone_says_nothing_of_anything_else():
+    found = run(study(), machine(), [trial(0, "a", False)])
+    assert found.decision is Decision.AMBIGUOUS
+    assert found.reason.startswith("only the baseline was measured")
 
 
 def test_no_outputs_of_the_baseline_no_claim(tmp_path):
