@@ -72,7 +72,7 @@ def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal 
 
     The baseline first. What fits the budget is tried exhaustively. Otherwise what acts on the bound resource is moved
     alone, then a few configurations far from each other are looked at, and from then on a model of all that was
-    measured says which one promises most; every fourth trial is a step from the best.
+    measured says which one promises most; every other trial is a step from the best.
 
     Returns:
         None when the budget is used up or nothing is left to try.
@@ -170,7 +170,7 @@ def _far(turn: _Turn) -> Proposal | None:
 
 
 def _step(turn: _Turn) -> Proposal | None:
-    """At every fourth trial, the most promising single change of the best; None otherwise or if there is none."""
+    """At every other trial, the most promising single change of the best; None otherwise or if there is none."""
     best = best_trial(turn.spec, turn.trials)
     near = steps(turn.seen, lambda row: _near(turn, row))
     if best is None or not len(near):

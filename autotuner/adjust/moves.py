@@ -9,7 +9,7 @@ import numpy.typing as npt
 from autotuner.adjust.dimensions import Rows, Shape
 from autotuner.adjust.promise import Seen
 
-LOCAL_EVERY = 4  # each fourth proposal is a step from the best
+LOCAL_EVERY = 2  # each second proposal is a step from the best
 _FEWEST_FAR, _MOST_FAR = 3, 7
 _SPREAD_OVER = 500  # rows among which the farthest is looked for
 _SAMPLE = 2000  # rows that a model is asked about, besides the neighbours of the best
@@ -34,7 +34,7 @@ def farthest(shape: Shape, tried: Rows, rows: Rows, rng: np.random.Generator) ->
 
 
 def steps(seen: Seen, near: Near) -> Rows:
-    """What lies next to the best, at every fourth trial; nothing at others."""
+    """What lies next to the best, at every other trial; nothing at the rest."""
     leaders = _leaders(seen)
     if len(seen.rows) % LOCAL_EVERY or not len(leaders):
         return seen.rows[:0]

@@ -30,8 +30,8 @@ def kernel_tuner_peer(strategy: str) -> Callable[[Landscape, int, int, Random | 
 
         names = list(landscape.values)
 
-        def recorded(params: dict[str, Any]) -> bool:
-            return landscape.is_legal({name: params[name] for name in names})
+        def recorded(*values: Any) -> bool:
+            return landscape.is_legal(dict(zip(names, values, strict=True)))
 
         run, began_s = Run(), time.perf_counter()
         numpy.random.seed(seed)

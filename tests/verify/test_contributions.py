@@ -109,7 +109,7 @@ class TestContributions:
         leader, found = run(spec, pool, deadline=lambda: 15.0 - pool.clock_s, listener=heard.append)
         assert leader == LEADER
         assert [one.parameter for one in found] == ["batch"]
-        assert heard[-1] == Note("contributions: no time left for threads and what follows")
+        assert heard[-1] == Note("contributions: no time was left to weigh threads")
 
     def test_the_baseline_has_nothing_to_contribute(self):
         spec = study()
