@@ -394,7 +394,7 @@ def test_a_study_whose_baseline_fails(file, tmp_path):
     assert "1 trial, 1 failed (1 crashed)" in output
     log = re.search(r"last log +(/.*\.log)", re.sub(r"\n {5,}", "", output))[1]  # a long path is wrapped
     assert "RuntimeError: the workload is broken" in Path(log).read_text()
-    assert errors.count(": failed, crashed: RuntimeError: the workload is broken") == 1, "nothing could be compared with it"
+    assert errors.count(": failed, crashed: RuntimeError: the workload is broken") == 1
     assert f"autotune study show s --db {tmp_path}/autotune.db".replace(" ", "") in "".join(output.split())
 
 

@@ -144,7 +144,7 @@ def _violation(trial: Any) -> tuple[float]:
 def _tell(study: Any, trial: Any, value: float | None) -> None:
     """A failure is a violated constraint: told as FAIL it would be forgotten."""
     trial.set_user_attr("violation", 1.0 if value is None else -1.0)
-    known = [each.value for each in study.trials if each.value is not None]
+    known = [each.value for each in study.get_trials(deepcopy=False) if each.value is not None]
     study.tell(trial, value if value is not None else max(known, default=1.0))
 
 

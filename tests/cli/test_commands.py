@@ -27,7 +27,7 @@ FILE = textwrap.dedent(
       other: {int: [0, 3], default: 0}
     objectives:
       - maximize: throughput_tokens_per_s
-    budget: {trials: 3, max_pairs: 12}
+    budget: {trials: 4, max_pairs: 12}
     protocol: {block_s: 0.01, warmup_min_s: 0.01, warmup_max_s: 0.05, min_measure_s: 0.05, max_measure_s: 0.1}
     """
 )
@@ -146,9 +146,15 @@ def test_export(record, tmp_path):
 def test_start_to_verdict_and_again(file, db):
     body = output("study", "start", file, "--db", db, "--json")
     assert body["verdict"] in set(Decision)
-    assert body["trials"] == 3
+    assert body["trials"] == 4
     assert body["verdict"] == "BETTER", body["reason"]
     assert body["config"]["fast"] == 1
+    assert output("study", "show", "sleeper", "--why", "0", "--db", db) == "trial 0, baseline: what is in use today.\n"
+    because = output("study", "show", "sleeper", "--why", "1", "--db", db, "--json")
+    assert because["reason"].startswith("as unlike everything tried")
+    beyond = autotune("study", "show", "sleeper", "--why", "4", "--db", db)
+    assert beyond.exit_code == 2
+    assert "has no trial 4" in beyond.stderr
     again = autotune("study", "verify", "sleeper", "--db", db)
     assert again.exit_code == 0, again.stdout
     assert again.stdout.startswith("BETTER")
@@ -160,7 +166,7 @@ def test_start_to_verdict_and_again(file, db):
 def test_a_study_that_only_fails_ends_with_one(file, db):
     done = autotune("study", "start", file, "--db", db, "--set", 'workload.fault={"error": "fast >= 0"}')
     assert done.exit_code == 1, done.stdout + done.stderr
-    assert "Every trial failed" in done.stdout
+    assert "The baseline failed" in done.stdout
     assert "crashed" in done.stdout
     assert "last log" in done.stdout
 

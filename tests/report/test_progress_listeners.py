@@ -18,7 +18,7 @@ study qwen3-cpu: maximize throughput_tokens_per_s; 5 parameters, 288 configurati
 machine: 2 cores of Some CPU, 8.00 GiB, no GPU; torch 2.13.0
 trial 0: 2,204 /s ±1.2 %: baseline
 trial 1: 2,612 /s ±1.2 %, 1.19×, best so far: batch_size=16
-trial 2: failed, out_of_memory: tried to allocate 20.00 GiB [bold]on[/bold] a device with 8.00 GiB, 1.20 GiB free: batch_size=64
+trial 2: failed, out_of_memory: tried to allocate 20.00 GiB [bold]on[/bold] a device with 8.00 GiB: batch_size=64
 trial 3: 1,190 /s ±1.2 %, 0.54×: threads=1
 trial 4: 2,890 /s ±1.2 %, 1.31×, breaks latency_p95_s <= 150 ms by 31 %: batch_size=32
 trial 5: 902 /s ±1.2 %, 0.41×: dtype=bfloat16
