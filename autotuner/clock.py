@@ -39,8 +39,11 @@ class Clock:
         """What is left of the whole budget; infinite without one."""
         return float("inf") if self.total_s is None else self.total_s - self.elapsed_s
 
-    def search_ends(self, trials: Sequence[Trial]) -> str:
-        """Why no further trial should start, as the end of "the search stopped because …"; empty when one should."""
+    def search_ends(self, trials: Sequence[Trial], *, hopeful: bool = True) -> str:
+        """Why no further trial should start, as the end of "the search stopped because …"; empty when one should.
+
+        While nobody is `hopeful`, there is nothing to verify, and the time for that is the search's.
+        """
         if trials and isinstance(trials[0].outcome, Failure):
             return "the baseline failed, so that nothing can be compared with it"
         if len(trials) >= self._budget.trials:
@@ -48,7 +51,8 @@ class Clock:
         if self.total_s is None or not trials:
             return ""
         typical_s = median(self._trial_durations_s) if self._trial_durations_s else 0.0
-        if self.elapsed_s + typical_s > self.total_s * (1 - self._budget.verify_share):
+        kept_share = self._budget.verify_share if hopeful else 0.0
+        if self.elapsed_s + typical_s > self.total_s * (1 - kept_share):
             return "its time was used"
         return ""
 

@@ -28,7 +28,7 @@ def tune(
     """
     space, trials = Space(spec), study.trials()
     clock = Clock(spec.budget, trials)
-    while not (stopped := clock.search_ends(trials) or at_ceiling(spec, space, trials)):
+    while not (stopped := clock.search_ends(trials, hopeful=found(spec, trials)) or at_ceiling(spec, space, trials)):
         if (proposal := propose(spec, space, trials)) is None:
             break
         number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
@@ -46,12 +46,19 @@ def tune(
             listener(TrialEnded(trial, changed, best.number if best else None, clock.elapsed_s))
     pool.close(SEARCH)
     with clock.phase("verifying"), telemetry.span("verify"):
-        verification = verify(spec, pool, jobs, trials, clock.left_s, keeping_pairs(study, listener))
+        complete = not clock.search_ends(trials, hopeful=False)  # neither time nor trials ended it
+        verification = verify(spec, pool, jobs, trials, clock.left_s, keeping_pairs(study, listener), complete=complete)
     study.append_verification(verification)
     study.append_event(
         "finished", {"stopped": stopped or "nothing legal is left to try", "phases_s": clock.by_phase_s()}
     )
     return verification
+
+
+def found(spec: StudySpec, trials: list[Trial]) -> bool:
+    """Whether anything measured better than the baseline."""
+    best = best_trial(spec, trials)
+    return best is not None and best.number > 0
 
 
 def keeping_pairs(study: Study, listener: Listener) -> Listener:

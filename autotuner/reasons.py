@@ -39,5 +39,7 @@ def reason_of(study: Study, number: int) -> Reason:
     *known, trial = study.trials()[: number + 1]
     again = propose(spec, Space(spec), known)
     same = again is not None and again.config == trial.config
-    text = again.reason if again is not None and same else "another version of autotune proposed it, and knows why"
+    text = (
+        again.reason if again is not None and same else "cannot be said: here and now something else would be proposed"
+    )
     return Reason(trial.config, spec.baseline, trial.origin, text)

@@ -23,8 +23,8 @@ from training_cases.race import ratio
 from autotuner import plugins
 from autotuner.adjust.adjuster import best_trial
 from autotuner.api import open_record, read_spec, start
+from autotuner.jobs import Jobs
 from autotuner.metrics import value_of
-from autotuner.plugins import Job
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Measurement, config_key
 
@@ -55,14 +55,18 @@ def measure(spec: StudySpec, arms: Mapping[str, Config], rounds: int) -> dict[st
     """The objective by arm and round; what several arms chose alike is measured once a round, for all of them."""
     found: dict[str, list[float]] = {name: [] for name in arms}
     order, metric = random.Random(0), spec.objective.metric
-    with spec.executor.open(plugins.modules_of(spec.workload, spec.probes)) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        spec.executor.open(plugins.modules_of(spec.workload, spec.probes)) as pool,
+    ):
+        jobs = Jobs(spec, Path(folder))
         for number in range(rounds):
             seen: dict[str, float] = {}
             for name in order.sample(list(arms), len(arms)):
                 key = config_key(arms[name])
                 if key not in seen:
                     launch = f"round{number}{name}"
-                    outcome = pool.submit(Job(spec.workload, arms[name], spec.protocol, launch=launch)).result()
+                    outcome = pool.submit(jobs.window(arms[name], launch, True)).result()
                     pool.close(launch)
                     assert isinstance(outcome, Measurement), outcome
                     seen[key] = value_of(metric, outcome.samples)
@@ -79,7 +83,7 @@ def judge(spec: StudySpec, seen: Mapping[str, Sequence[float]]) -> dict[str, boo
         print(f"{name:10} {median(values):10.4g}   {gain[0]:.2f} [{gain[1]:.2f}, {gain[2]:.2f}] times the baseline")
     for name in (name for name in seen if name not in ("gp", "baseline") and "gp" in seen):
         middle, low, high = ratio(seen["gp"], seen[name]) if sign > 0 else ratio(seen[name], seen["gp"])
-        goals[f"gp to {name} {middle:.3f} [{low:.3f}, {high:.3f}], at least 0.97"] = middle >= 0.97 or high >= 1
+        goals[f"gp to {name} {middle:.3f} [{low:.3f}, {high:.3f}], at least 0.97"] = middle >= 0.97
     return goals
 
 

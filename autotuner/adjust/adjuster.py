@@ -113,9 +113,9 @@ def _exhaust(turn: _Turn) -> Proposal:
 
 def _by_tpe(turn: _Turn) -> Proposal:
     """The nearest configuration to what Optuna's TPE suggests; of equals one without a reload, then by lot."""
-    (wanted,) = suggest(turn.space, turn.trials, turn.rng.randrange(2**32), 1)
-    row = _choose(turn, turn.rows, -turn.space.distances(turn.rows, wanted))
-    return _proposal(turn, row, "among good trials and unlike bad ones, says TPE")
+    wanted = turn.space.matrix([suggest(turn.space, turn.trials, turn.rng.randrange(2**32))])
+    row = _choose(turn, turn.rows, -turn.space.shape.distances(turn.rows, wanted)[:, 0])
+    return _proposal(turn, row, "the nearest to what Optuna's TPE suggests")
 
 
 def _hinted(turn: _Turn) -> Proposal | None:
@@ -161,9 +161,9 @@ def _first_look(values: Sequence[Value], *, memory: bool) -> Value:
 
 
 def _far(turn: _Turn) -> Proposal | None:
-    """At the beginning, and while nothing runs, what is least like everything tried."""
+    """At the beginning, and while nothing could be measured, what is least like everything tried."""
     few = turn.number < min(opening_trials(len(turn.rows)), turn.spec.budget.trials * _OPENING_SHARE)
-    if not few and turn.seen.feasible.any():
+    if not few and np.isfinite(turn.seen.scores).any():
         return None
     row = farthest(turn.space.shape, turn.seen.rows, turn.rows, turn.draws)
     return _proposal(turn, row.tolist(), "as unlike everything tried as can be")
@@ -177,7 +177,7 @@ def _step(turn: _Turn) -> Proposal | None:
         return None
     if len(helpful := near[~_only_moves(turn, near, best.config, turn.hints.last)]):
         near = helpful
-    return _promising(turn, near, f"a step from trial {best.number}")
+    return _promising(turn, near, f"promises most of the single steps from trial {best.number}")
 
 
 def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -> Mask:
@@ -189,7 +189,8 @@ def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -
 
 def _explore(turn: _Turn) -> Proposal:
     """What promises most of a sample of all that is left."""
-    return _promising(turn, anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws), "by the model")
+    rows = anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws)
+    return _promising(turn, rows, "promises most of all that is left", by_rank=True)
 
 
 def _near(turn: _Turn, row: npt.NDArray[np.int32]) -> Rows:
@@ -203,13 +204,14 @@ def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:
     return few[worth_trying(turn.space, turn.trials, few)]
 
 
-def _promising(turn: _Turn, rows: Rows, reason: str) -> Proposal:
+def _promising(turn: _Turn, rows: Rows, reason: str, *, by_rank: bool = False) -> Proposal:
     """What promises most for what it costs: the logarithm of the gain, less half of that of the seconds.
 
     The whole of it would only ever try what is cheap; half of it took the least time in simulated studies.
     """
     expected = _expected(turn, turn.seen.rows, rows)
-    merit = promise(turn.space.shape, turn.seen, rows, *expected) - 0.5 * np.log(_costs_s(turn, rows))
+    gain = promise(turn.space.shape, turn.seen, rows, *expected, by_rank=by_rank)
+    merit = gain - 0.5 * np.log(_costs_s(turn, rows))
     row = _choose(turn, rows, merit)
     one = turn.space.matrix([tuple(row)])
     best, expected = best_trial(turn.spec, turn.trials), _expected(turn, turn.seen.rows, one)
@@ -229,12 +231,14 @@ def _costs_s(turn: _Turn, rows: Rows) -> Floats:
     """What each is likely to take: a run, and where something must be loaded anew what that took until now."""
     measured = [trial.outcome for trial in turn.trials if isinstance(trial.outcome, Measurement)]
     run_s = median([each.warmup_s + each.duration_s for each in measured]) if measured else 0.0
-    setup_s = max((each.setup_s for each in measured), default=0.0)
+    loaded_s = [each.setup_s for each in measured if each.setup_s > 0]
+    setup_s = median(loaded_s) if loaded_s else 0.0
     return np.asarray(1e-3 + run_s + setup_s * (_reloads(turn, rows) > 0), dtype=np.float64)
 
 
 def _choose(turn: _Turn, rows: Rows, merit: Floats) -> list[int]:
     """One of the rows with the largest merit; among equals one without a reload, then by lot."""
+    merit = np.nan_to_num(merit, nan=-np.inf)
     equals = rows[merit >= merit.max() - 1e-9]
     reloads = _reloads(turn, equals)
     equals = equals[reloads == reloads.min()]

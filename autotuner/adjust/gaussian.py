@@ -11,9 +11,11 @@ Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML 2024.
 """
 
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,7 @@ _REACH, _REACH_SPREAD = 1 / 3, 1.0  # times the root of the number of traits; st
 _JOINT, _ADDITIVE, _SHARE_SPREAD = 0.7, 0.3, 0.7  # variances of the two terms, of standardised observations
 _JITTER = 1e-6
 _ITERATIONS = 15
+_BORROWED = Lock()
 _BOUND = 3.0  # standard deviations of the prior: further than that nobody looks
 
 
@@ -49,9 +52,10 @@ class Prior:
 
 def prior(shape: Shape, noise: float, noise_spread: float) -> Prior:
     """For a space; `noise` is a variance relative to the observations'."""
-    count = max(1, len(shape.traits))
-    centre = [math.log(_REACH * math.sqrt(count))] * count + [math.log(_JOINT), math.log(_ADDITIVE), math.log(noise)]
-    return Prior(np.array(centre), np.array([_REACH_SPREAD] * count + [_SHARE_SPREAD] * 2 + [noise_spread]))
+    count = shape.trait_count
+    reaches = [math.log(_REACH * math.sqrt(max(1, count)))] * count
+    centre = np.array([*reaches, math.log(_JOINT), math.log(_ADDITIVE), math.log(noise)])
+    return Prior(centre, np.array([_REACH_SPREAD] * count + [_SHARE_SPREAD] * 2 + [noise_spread]))
 
 
 def fit(shape: Shape, rows: Rows, values: Floats, believed: Prior) -> Floats:
@@ -113,13 +117,17 @@ def _libraries() -> "ThreadpoolController":
     import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas")
 
 
-def on_one_thread() -> AbstractContextManager[object]:
-    """For products of a few hundred rows: more threads wait for each other longer than they compute."""
-    found: AbstractContextManager[object] = _libraries().limit(limits=1)
-    return found
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """For products of a few hundred rows: more threads wait for each other longer than they compute.
+
+    The number is the process's, so two who borrow it at once would leave it at one.
+    """
+    with _BORROWED, _libraries().limit(limits=1):
+        yield
 
 
 class GaussianProcess:
@@ -130,7 +138,7 @@ class GaussianProcess:
         from scipy.linalg import cho_solve
 
         self._shape, self._centre, self._scale = shape, centre, scale
-        count = max(1, len(shape.traits))
+        count = len(shape.traits)
         self._joint, self._additive, noise = np.exp(theta[count:]).astype(np.float32)
         scaled = [(i, table * math.exp(-2 * reach)) for (i, table), reach in zip(shape.traits, theta, strict=False)]
         known = shape.indicators(rows).astype(np.float32)

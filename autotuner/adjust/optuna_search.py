@@ -27,14 +27,13 @@ _FAILED = 1e3  # violation of a trial without a measurement: worse than any limi
 _STARTUP_TRIALS = 4
 
 
-def suggest(space: Space, trials: Sequence[Trial], seed: int, count: int) -> list[Row]:
+def suggest(space: Space, trials: Sequence[Trial], seed: int) -> Row:
     """What TPE would try next; may be illegal or tried already: the caller takes the nearest that are neither.
 
     Args:
         space: What may be tried.
         trials: The record so far.
         seed: Of the sampler; the same seed and record give the same suggestions.
-        count: How many to draw; each from the same record.
     """
     with _quiet():
         import optuna
@@ -43,8 +42,8 @@ def suggest(space: Space, trials: Sequence[Trial], seed: int, count: int) -> lis
         distributions = _distributions(space)
         for trial, score in zip(trials, scores(space.spec, trials), strict=True):
             study.add_trial(_told(space, trial, score, distributions))
-        drawn = [study.ask(dict(distributions)).params for _ in range(count)]
-    return [tuple(int(params.get(name, 0)) for name in space.names) for params in drawn]
+        params = study.ask(dict(distributions)).params
+    return tuple(int(params.get(name, 0)) for name in space.names)
 
 
 def _sampler(seed: int) -> "BaseSampler":

@@ -1,7 +1,8 @@
 """How much a configuration promises: the improvement that is expected of it, times the chance that it is feasible.
 
-Two views of the objective take turns, for each is blind where the other sees. The logarithms know by how much one is
-better, and are led astray by a few that are a hundred times worse; the ranks do not care.
+There are two views of the objective, each blind where the other sees. Logarithms know by how much one is better, which
+tells neighbours apart, but are led astray by a few that are a hundred times worse, as there are all over a space. Ranks
+do not care.
 
 Expected improvement: Jones, Schonlau & Welch, Efficient Global Optimization, 1998. Feasibility as a model of its own:
 Gelbart, Snoek & Adams, Bayesian Optimization with Unknown Constraints, 2014.
@@ -23,7 +24,7 @@ _NOISE, _NOISE_SPREAD = 0.01, 1.5  # of the objective: what a model cannot expla
 _LABEL_NOISE, _LABEL_NOISE_SPREAD = 0.02, 0.5
 _MOSTLY_FEASIBLE = 0.8  # what is expected of a configuration far from all others, on a scale from -1 to 1
 _LABEL_DOUBT = 0.1  # variance of a label: nothing is ever ruled out altogether
-_CLEAR_EXCESS = 0.2  # of a limit: beyond, a configuration counts as plainly infeasible
+_CLEAR_EXCESS, _FAR_BEYOND = 0.2, -3.0  # of a limit: what counts as a failure does; the worst label
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Seen:
         rows: Indices of values [n, parameters].
         scores: Larger is better; NaN where nothing was measured [n].
         excess: The worst violation of a limit, relative to its bound: kept when <= 0; inf for a failure [n].
+        are_logs: The scores are logarithms, so that their differences are ratios.
     """
 
     rows: Rows
     scores: Floats
     excess: Floats
+    are_logs: bool = True
 
     @property
     def feasible(self) -> npt.NDArray[np.bool_]:
@@ -47,12 +50,21 @@ class Seen:
 
     @property
     def labels(self) -> Floats:
-        """From -1, a failure or far over a limit, to 1."""
-        return np.where(np.isfinite(self.scores), np.clip(-self.excess / _CLEAR_EXCESS, -1, 1), -1.0)
+        """1 for clearly feasible, -1 for a failure or 20 % over a limit, down to -3 for what is far beyond."""
+        measured = np.isfinite(self.scores) & (self.excess < np.inf)
+        excess = np.clip(np.where(measured, self.excess, 0.0), -1e9, 1e9)
+        grades = -np.sign(excess) * np.log2(1 + np.abs(excess) / _CLEAR_EXCESS)
+        return np.where(measured, np.clip(grades, _FAR_BEYOND, 1), -1.0)
 
 
 def promise(
-    shape: Shape, seen: Seen, asked: Rows, expected: Floats | None = None, hoped: Floats | None = None
+    shape: Shape,
+    seen: Seen,
+    asked: Rows,
+    expected: Floats | None = None,
+    hoped: Floats | None = None,
+    *,
+    by_rank: bool = False,
 ) -> Floats:
     """Log of the expected improvement and of the chance of being feasible, up to a constant [m].
 
@@ -62,10 +74,11 @@ def promise(
         asked: What may be proposed [m, parameters].
         expected: Scores that are expected of what was seen, before anything was measured [n].
         hoped: The same, of `asked` [m]; without them nothing is expected.
+        by_rank: Look at the ranks of scores, where nothing is expected.
     """
     total = np.zeros(len(asked))
     if seen.feasible.any() and np.isfinite(seen.scores).sum() > 1:
-        total += _log_gain(shape, seen, asked, expected, hoped)
+        total += _log_gain(shape, seen, asked, expected, hoped, by_rank)
     if not seen.feasible.all():
         total += _log_chance(shape, seen, asked)
     return total
@@ -77,21 +90,23 @@ def _log_chance(shape: Shape, seen: Seen, asked: Rows) -> Floats:
     return log_normal_tail(found.mean / np.sqrt(found.deviation**2 + _LABEL_DOUBT))
 
 
-def _log_gain(shape: Shape, seen: Seen, asked: Rows, expected: Floats | None, hoped: Floats | None) -> Floats:
+def _log_gain(
+    shape: Shape, seen: Seen, asked: Rows, expected: Floats | None, hoped: Floats | None, by_rank: bool
+) -> Floats:
     measured = np.isfinite(seen.scores)
     rows, scores, kept = seen.rows[measured], seen.scores[measured], seen.feasible[measured]
     if expected is not None and hoped is not None:
         found = _forecast(shape, rows, scores - expected[measured], asked, _Kind.SCORES)
         ahead = found.mean + hoped - scores[kept].max()
     else:
-        kind = _Kind.RANKS if len(seen.rows) % 2 else _Kind.SCORES
+        kind = _Kind.RANKS if by_rank else _Kind.SCORES
         found = _forecast(shape, rows, scores, asked, kind)
         ahead = found.mean - _viewed(scores, kind)[kept].max()
     return log_expected_improvement(ahead / found.deviation) + np.log(found.deviation)
 
 
 def outlook(shape: Shape, seen: Seen, row: Rows, expected: Floats | None = None, hoped: Floats | None = None) -> str:
-    """What is expected of one row [1, parameters], in words: "0.8 to 1.3 times the best, 95 % to be feasible"."""
+    """What is expected of one row [1, parameters], in words."""
     measured, words = np.isfinite(seen.scores), []
     if seen.feasible.any() and measured.sum() > 1:
         before, ahead = (
@@ -99,8 +114,10 @@ def outlook(shape: Shape, seen: Seen, row: Rows, expected: Floats | None = None,
         )
         found = _forecast(shape, seen.rows[measured], seen.scores[measured] - before, row, _Kind.SCORES)
         gap = float(found.mean[0]) + ahead - float(seen.scores[seen.feasible].max())
-        low, high = (math.exp(min(50.0, gap + sign * float(found.deviation[0]))) for sign in (-1, 1))
-        words.append(f"expected to be {low:.2f} to {high:.2f} times as good")
+        ends = [gap + sign * float(found.deviation[0]) for sign in (-1, 1)]
+        low, high = (math.exp(min(50.0, end)) for end in ends) if seen.are_logs else ends
+        unit = "times as good as the best" if seen.are_logs else "better than the best"
+        words.append(f"expected to be {low:.3g} to {high:.3g} {unit}")
     if not seen.feasible.all():
         words.append(f"{math.exp(float(_log_chance(shape, seen, row)[0])):.0%} sure to run and keep the limits")
     return ", ".join(words) or "nothing is known yet"
@@ -120,7 +137,8 @@ def _forecast(shape: Shape, rows: Rows, values: Floats, asked: Rows, kind: _Kind
     viewed = _viewed(values, kind)
     with on_one_thread():
         theta = _fitted(_Known(shape, rows[:known], values[:known], kind))
-        return GaussianProcess(shape, rows, viewed, theta, *_standard(viewed, kind)).forecast(asked)
+        narrow, (here, there) = shape.narrowed(rows, asked)
+        return GaussianProcess(narrow, here, viewed, theta, *_standard(viewed, kind)).forecast(there)
 
 
 def _viewed(values: Floats, kind: _Kind) -> Floats:
@@ -158,7 +176,8 @@ def _fitted(known: _Known) -> Floats:
     noise = (_LABEL_NOISE, _LABEL_NOISE_SPREAD) if known.kind is _Kind.FEASIBLE else (_NOISE, _NOISE_SPREAD)
     viewed = _viewed(known.values, known.kind)
     centre, scale = _standard(viewed, known.kind)
-    return fit(known.shape, known.rows, (viewed - centre) / scale, prior(known.shape, *noise))
+    narrow, (rows,) = known.shape.narrowed(known.rows)
+    return fit(narrow, rows, (viewed - centre) / scale, prior(narrow, *noise))
 
 
 def _ranks(values: Floats) -> Floats:

@@ -25,9 +25,13 @@ def scores(spec: StudySpec, trials: Sequence[Trial]) -> list[float | None]:
     to 200.
     """
     values = [_objective(spec, trial) for trial in trials]
-    positive = all(value > 0 for value in values if value is not None)
+    positive = _all_positive(values)
     sign = spec.objective.sign
     return [None if value is None else sign * (math.log(value) if positive else value) for value in values]
+
+
+def _all_positive(values: Iterable[float | None]) -> bool:
+    return all(value > 0 for value in values if value is not None)
 
 
 def evidence(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Seen:
@@ -37,6 +41,7 @@ def evidence(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Seen:
         rows=space.matrix(space.encode(trial.config) for trial in trials),
         scores=np.array(known, dtype=np.float64),
         excess=np.array([_excess(trial) for trial in trials], dtype=np.float64),
+        are_logs=_all_positive(_objective(spec, trial) for trial in trials),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from autotuner.adjust.dimensions import Dimension, Floats, Rows, Shape
+from autotuner.adjust.dimensions import Rows, Shape, names, numbers
 from autotuner.errors import UsageError
 from autotuner.spec.model import StudySpec
 from autotuner.types import Config, Value
@@ -72,7 +72,12 @@ class Space:
     @cached_property
     def shape(self) -> Shape:
         """What a model may know of the parameters."""
-        return Shape(tuple(map(Dimension, self._values, self.ordered)))
+        return Shape(
+            tuple(
+                numbers(values) if ordered else names(len(values))  # type: ignore[arg-type]
+                for values, ordered in zip(self._values, self.ordered, strict=True)
+            )
+        )
 
     @cached_property
     def configs(self) -> tuple[Config, ...]:
@@ -115,16 +120,6 @@ class Space:
                 break
             config = settled
         return config
-
-    def distance(self, a: Config, b: Config) -> float:
-        """Sum over parameters: difference of indices over their range if ordered, else 0 or 1."""
-        return float(self.distances(np.array([self.encode(a)], dtype=np.int32), self.encode(b))[0])
-
-    def distances(self, rows: Rows, row: Row) -> Floats:
-        """The distance of each of `rows` [count, parameters] to one row."""
-        gaps = np.abs(rows - np.array(row, dtype=np.int32))
-        spans = np.where(self.ordered, np.maximum(1, np.array(self.sizes) - 1), 1)
-        return np.asarray((np.where(self.ordered, gaps, np.minimum(gaps, 1)) / spans).sum(axis=1), dtype=np.float64)
 
     def neighbours(self, config: Config) -> list[Row]:
         """Legal configurations that differ from `config` in one choice, and in what that choice switches off."""

@@ -163,7 +163,21 @@ def doubts(episode: Episode, paced: bool, places: int | None) -> str:
         return f"client-bound: the client used {episode.client_busy_ratio:.0%} of a core"
     span_s = max(reply.ended_s for reply in replies)
     expected = math.fsum(reply.ended_s - reply.due_s for reply in replies) / span_s if span_s > 0 else 0.0
-    if abs(episode.in_flight_mean - expected) > LARGEST_LITTLE_RATIO * max(expected, 0.1):
+    late = len(replies) / span_s * allowed_s if span_s > 0 else 0.0  # on their way by the clock, and not sent yet
+    if abs(episode.in_flight_mean - expected) > LARGEST_LITTLE_RATIO * expected + late:
         counted = episode.in_flight_mean
-        return f"Little's law is broken: {counted:.2f} requests were on their way, not {expected:.2f}"
+        return (
+            f"the client miscounts: {counted:.2f} requests were on their way in the mean, but rate times latency is "
+            f"{expected:.2f} (Little's law)"
+        )
     return ""
+
+
+def samples_of(episode: Episode) -> dict[str, list[float]]:
+    """Every latency, and of answers in parts every time to the first token and of each further one."""
+    found = {}
+    answered = [reply for reply in episode.replies if not reply.answer.failure]
+    for name, of in (("latency_s", latency_s), ("ttft_s", ttft_s), ("tpot_s", tpot_s)):
+        if not answered or any(not math.isnan(of(reply)) for reply in answered):
+            found[name] = [value for reply in episode.replies if not math.isnan(value := of(reply))]
+    return found

@@ -170,7 +170,9 @@ def _understood(client: LoadClient, target: Target, traffic: Traffic) -> Dialect
     if answer.failure.startswith("HTTP 4"):
         raise UsageError(f"{dialect.url}: {answer.failure}", "is it the right --api, path and --model?")
     if answer.failure:
-        raise MachineError(f"{dialect.url}: {answer.failure}", "is the server running?")
+        unanswered = answer.failure.startswith(("the connection", "no complete answer"))
+        hint = "is the server running?" if unanswered else "is it the right --api and path?"
+        raise MachineError(f"{dialect.url}: {answer.failure}", hint)
     return dialect
 
 
@@ -180,8 +182,6 @@ def _report(
     replies = episode.replies
     paced = plan.paced
     due_s = replies[-1].due_s - replies[0].due_s
-    kinds = (("latency_s", results.latency_s), ("ttft_s", results.ttft_s), ("tpot_s", results.tpot_s))
-    samples = {name: [v for reply in replies if not math.isnan(v := of(reply))] for name, of in kinds}
     return LoadReport(
         url=plan.url,
         api=target.api,
@@ -190,7 +190,7 @@ def _report(
         requests=len(replies),
         duration_s=results.duration_s(episode),
         tokens=results.tokens(episode),
-        samples={name: values for name, values in samples.items() if values},
+        samples=results.samples_of(episode),
         failures=dict(results.failures(replies)),
         attainment_ratio=results.attainment_ratio(episode, level) if level else math.nan,
         highest_rate_per_s=rate,

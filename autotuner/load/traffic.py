@@ -1,5 +1,6 @@
 """The traffic that a server is put under, as a file or a command line describes it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from autotuner.load.plan import Call, Plan
 from autotuner.load.prompts import Recorded, made_prompt, read_requests
 from autotuner.load.results import ServiceLevel
 from autotuner.metrics import parse_quantity
+
+LEAST_PROBE_S = 3.0  # of an episode at a rate that is tried: requests must have the time to pile up
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,12 @@ class Traffic(BaseModel):
             dialect: How it wants to be asked.
             episode: Which, from 0.
             extra: Fields of every request.
-            rate_per_s: Poisson arrivals at this rate, whatever the description says.
+            rate_per_s: Poisson arrivals at this rate, whatever the description says; as many requests more as it
+                takes to see them pile up.
             salt: Asks for other things at the same times.
         """
+        if rate_per_s is not None and self.requests < (needed := math.ceil(LEAST_PROBE_S * rate_per_s)):
+            return self.model_copy(update={"requests": needed}).plan(dialect, episode, extra, rate_per_s, salt)
         open_loop = rate_per_s is not None or self.arrivals != "closed"
         bodies = (
             {**one.body, **(extra or {})} if one.body is not None

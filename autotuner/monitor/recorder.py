@@ -5,8 +5,6 @@ Runs in the worker. It holds the project's only broad `except`: whatever a workl
 
 import logging
 import math
-import os
-import sys
 import sysconfig
 import time
 import traceback
@@ -254,9 +252,9 @@ def _first_line(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """Where in the user's own files it was raised, " (train.py:12)"; empty where none of them took part."""
-    foreign = (*sysconfig.get_paths().values(), sys.base_prefix, os.fspath(_HOME))
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [one for one in frames if not one.filename.startswith(("<", *foreign))]
+    foreign = [*(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")), _HOME]
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<")]
+    theirs = [one for one in frames if not any(Path(one.filename).is_relative_to(folder) for folder in foreign)]
     return f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
 
 

@@ -9,6 +9,7 @@ from autotuner.errors import UsageError
 from autotuner.metrics import format_value
 from autotuner.types import Config, Failure, Trial, Value, Verdict, Verification
 
+_NOTHING_KNOWN = 1e3  # of the ends of an interval to each other
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")  # ECMA-48: CSI and OSC
 
 
@@ -61,9 +62,9 @@ def factor(ratio: float) -> str:
 
 
 def bounds(interval: tuple[float, float]) -> str:
-    """`[1.28, 1.38]`; empty when either end is still open."""
+    """`[1.28, 1.38]`; empty when an end is still open, or so far off that nothing is known yet."""
     low, high = interval
-    return f"[{low:.2f}, {high:.2f}]" if low > 0 and math.isfinite(high) else ""
+    return f"[{low:.2f}, {high:.2f}]" if low > 0 and high / low < _NOTHING_KNOWN else ""
 
 
 def percent(ratio: float, decimals: int = 1) -> str:

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Decision, Equivalence, Failure, Measurement, Metrics, Trial, Verification
+from autotuner.types import (
+    Config,
+    Decision,
+    Equivalence,
+    Failure,
+    FailureKind,
+    Measurement,
+    Metrics,
+    Trial,
+    Verification,
+)
 from autotuner.verify.contest import ContestResult
 from autotuner.verify.equivalence import DEFAULT_ROUNDING_RATIO, judge_outputs, tier_of
 from autotuner.verify.limits import doubt_percentile, judge_limit
@@ -46,25 +56,20 @@ def decide(result: ContestResult, equivalence: Equivalence | None, violations: M
     return result.decision, result.reason
 
 
-def nothing_better(spec: StudySpec, trials: Sequence[Trial], proofs: Proofs) -> Verification:
-    """The verdict when the search leaves nobody to verify."""
-    failures = Counter(trial.outcome.kind for trial in trials if isinstance(trial.outcome, Failure))
-    if len(trials) == failures.total() > 1:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failures.most_common())
-        first = trials[0].outcome if trials else None
-        text = f": {first.message}" if isinstance(first, Failure) else ""
-        return verdict(spec, Decision.INVALID, f"every trial failed ({kinds}){text}")
+def nothing_better(spec: StudySpec, trials: Sequence[Trial], proofs: Proofs, *, complete: bool = False) -> Verification:
+    """The verdict when the search leaves nobody to verify; `complete`: it had nothing left that could be better."""
     if isinstance(first := trials[0].outcome, Failure):
         text = f"the baseline failed ({first.kind}: {first.message}), so that nothing can be compared with it"
         return verdict(spec, Decision.INVALID, text)
     for proof in proofs.made.values():
         if proof.refusal:
             return verdict(spec, Decision.INVALID, proof.refusal)
-    if len(trials) == 1:
-        text = (
-            "only the baseline was measured, so nothing is known of anything else: give the study more time or trials"
-        )
-        return verdict(spec, Decision.AMBIGUOUS, text)
+    others = Counter(trial.outcome.kind for trial in trials[1:] if isinstance(trial.outcome, Failure))
+    if others.total() == len(trials) - 1 and (FailureKind.INVALID in others or not complete):
+        failed = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        text = f"all others failed ({failed})" if others else "give the study more time or trials"
+        reason = f"only the baseline was measured, and nothing is known of others: {text}"
+        return verdict(spec, Decision.AMBIGUOUS, reason)
     if is_noisy(trials):
         share = f"{_contended(trials)} of {len(trials)} trials"
         text = f"the machine was busy with something else during {share}: nothing is known"

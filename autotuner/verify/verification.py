@@ -71,6 +71,8 @@ def verify(
     trials: Sequence[Trial],
     left_s: Callable[[], float],
     listener: Listener,
+    *,
+    complete: bool = False,
 ) -> Verification:
     """Find out whether anything that the search tried is truly better than the baseline.
 
@@ -81,11 +83,12 @@ def verify(
         trials: Of the search.
         left_s: Seconds that are left of the study's budget.
         listener: Hears of every stage and pair.
+        complete: The search had nothing left that could be better.
     """
     began_s = time.monotonic()
     bench = Bench(spec, pool, jobs, Proofs(spec, pool, jobs), 0, _deadline(spec, left_s), listener)
     candidates = _candidates(bench, trials)
-    attempt = Attempt(nothing_better(spec, trials, bench.proofs))
+    attempt = Attempt(nothing_better(spec, trials, bench.proofs, complete=complete))
     for number in range(MAX_ATTEMPTS):
         if not candidates:
             break

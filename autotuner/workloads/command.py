@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autotuner.errors import UsageError
-from autotuner.metrics import METRICS, Metric, derived_metric
+from autotuner.metrics import METRICS, Metric, derived_metric, metric
 from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
 from autotuner.types import Binding, Config
 from autotuner.workloads.finishing import Finished, finish
@@ -31,6 +31,9 @@ _TAKEN = frozenset({  # samples that are taken of every workload
     "throughput_runs_per_s", "run_cpu_s", "run_peak_rss_bytes", "score",
 })  # fmt: skip
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+_NEVER_NEGATIVE = ("s", "bytes", "1/s", "J", "W")
 
 
 class Source(BaseModel):
@@ -238,7 +241,10 @@ class OpenCommand:
         value = source.read(text)
         if value is None or math.isnan(value):
             hint = "look at the log, and at the pattern or the keys"
-            raise ProgramError(f"{name} is not to be found in {where}", hint)
+            raise ProgramError(f"{name}: no number is to be found in {where}", hint)
+        unit = metric(name).unit
+        if value < 0 and unit in _NEVER_NEGATIVE:
+            raise ProgramError(f"{name} is {value:g}", f"what is measured in {unit} cannot be negative")
         return value
 
     def outputs(self, config: Config, reference: Mapping[str, Any] | None) -> Mapping[str, Any]:

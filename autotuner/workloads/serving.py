@@ -165,12 +165,8 @@ class OpenServer:
             metrics["output_tokens_mean"] = tokens / answered
             if price := self._service.price_per_hour:
                 metrics["cost_per_million_tokens"] = price / 3600 * duration_s / tokens * 1e6
-        samples = {
-            name: [value for reply in replies if not math.isnan(value := of(reply))]
-            for name, of in (("latency_s", results.latency_s), ("ttft_s", results.ttft_s), ("tpot_s", results.tpot_s))
-        }
         work = {"requests": float(answered)} | ({"tokens": float(tokens)} if tokens else {})
-        return Step(work, metrics, {name: values for name, values in samples.items() if values}, duration_s)
+        return Step(work, metrics, results.samples_of(episode), duration_s)
 
     def _rate_step(self, config: Config) -> Step:
         """Samples are those of the highest rate that was kept."""

@@ -1,13 +1,14 @@
 """Kernel Tuner's strategies on a recorded landscape, in its simulation mode.
 
 Not by `tune_cache`: that builds its space of successful entries only, so that failed ones are never proposed. Here the
-space is restricted to all that were recorded. It is given no baseline: none of its strategies takes one.
+space is restricted to all that were recorded. Strategies that take a beginning are given the baseline.
 """
 
 import contextlib
 import io
 import json
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from typing import Any
 from autotuner.types import config_key
 from search_replay.arms import Run
 from search_replay.landscape import Landscape
+
+BEGIN_SOMEWHERE = ("genetic_algorithm", "diff_evo", "greedy_ils", "firefly_algorithm", "dual_annealing")
 
 
 def kernel_tuner_peer(strategy: str) -> Callable[[Landscape, int, int, Random | None], Run]:
@@ -35,18 +38,24 @@ def kernel_tuner_peer(strategy: str) -> Callable[[Landscape, int, int, Random | 
 
         run, began_s = Run(), time.perf_counter()
         numpy.random.seed(seed)
+        random.seed(seed)
+        options = {"max_fevals": budget, **_beginning(landscape, strategy, seed)}
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             cache = Path(folder) / "cache.json"
             cache.write_text(json.dumps(_document(landscape, names, noise)))
             found, _ = tune_kernel(
                 "replay", "__global__ void replay() {}", [1], [], {n: list(v) for n, v in landscape.values.items()},
                 restrictions=[FunctionConstraint(recorded)], strategy=strategy, simulation_mode=True,
-                strategy_options={"max_fevals": budget}, cache=os.fspath(cache), verbose=False, quiet=True,
+                strategy_options=options, cache=os.fspath(cache), verbose=False, quiet=True,
             )  # fmt: skip
         run.proposal_s = [(time.perf_counter() - began_s) / max(1, len(found))] * max(1, len(found))
         return _read(run, landscape, names, found, budget)
 
     return search
+
+
+def _beginning(landscape: Landscape, strategy: str, seed: int) -> dict[str, Any]:
+    return {"x0": list(landscape.baseline(seed).values())} if strategy in BEGIN_SOMEWHERE else {}
 
 
 def _document(landscape: Landscape, names: list[str], noise: Random | None) -> dict[str, Any]:

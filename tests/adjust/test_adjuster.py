@@ -143,8 +143,9 @@ def test_every_proposal_says_why(study, run_study):
     trials = run_study(spec, lambda config: 1.0 if config["threads"] > 1 else FailureKind.CRASHED)
     reasons = reasons_of(spec, trials)
     assert reasons[0] == "what is in use today"
-    assert reasons[8].startswith("a step from trial ")
-    assert re.search(r"by the model: expected to be [\d.]+ to [\d.]+ times as good, \d+% sure to run", reasons[9])
+    assert reasons[8].startswith("promises most of the single steps from trial ")
+    words = r"promises most of all that is left: expected to be \S+ to \S+ times as good as the best, \d+% sure to run"
+    assert re.search(words, reasons[9])
 
 
 def test_what_costs_a_reload_is_changed_when_it_is_worth_it(study, run_study):
@@ -236,6 +237,24 @@ def test_a_broken_limit_is_never_the_best(study, run_study):
     assert propose(study(SMALL, budget={"trials": 30}), Space(spec), broken[:8]) is not None
 
 
+def test_a_baseline_that_breaks_a_limit_is_led_back(study, try_out):
+    """Nothing keeps it yet, but each trial says by how much it is broken."""
+    parameters = {f"p{i}": {"int": [0, 9], "default": 9} for i in range(4)}
+    firsts = []
+    for seed in range(6):
+        spec = study(parameters, budget={"trials": 40}, limits=["latency_p95_s <= 1 s"], seed=seed)
+        space, trials = Space(spec), []
+        while (proposal := propose(spec, space, trials)) is not None:
+            trial = try_out(spec, len(trials), proposal, lambda config: 1.0 + sum(config.values()))
+            excess = {spec.limits[0].text: 0.15 * (sum(proposal.config.values()) - 8)}
+            verdict = dataclasses.replace(trial.verdict, violations=excess)
+            trials.append(dataclasses.replace(trial, verdict=verdict))
+            if verdict.feasible:
+                break
+        firsts.append(len(trials))
+    assert sorted(firsts)[4] < 25, firsts  # 5 % of the space keeps it, the corner that is farthest from the baseline
+
+
 def test_the_search_works_while_nothing_but_failures_is_known(study, run_study):
     spec = study(SERVING, budget={"trials": 20})
     trials = run_study(spec, lambda _: FailureKind.CRASHED)
@@ -269,6 +288,6 @@ def test_the_search_never_imports_torch_and_optuna_only_when_it_suggests():
 
 
 def test_optuna_is_silent(study, run_study, capfd, recwarn):
-    run_study(study(SERVING, budget={"trials": 14}), landscape(1)[1])
+    run_study(study(SERVING, budget={"trials": 14}, strategy="tpe"), landscape(1)[1])
     assert capfd.readouterr() == ("", "")
     assert len(recwarn) == 0

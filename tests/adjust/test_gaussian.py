@@ -6,13 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from autotuner.adjust.dimensions import Dimension, Shape
+from autotuner.adjust.dimensions import Shape, names, numbers
 from autotuner.adjust.gaussian import GaussianProcess, _loss, fit, prior
 
-SHAPE = Shape((
-    Dimension((1, 2, 4, 8, 16), ordered=True), Dimension(("a", "b", "c"), ordered=False), Dimension((7,), ordered=True),
-    Dimension((16, 32, 48, 64, 80, 96, 112, 128), ordered=True),
-))  # fmt: skip
+SHAPE = Shape((numbers([1, 2, 4, 8, 16]), names(3), numbers([7]), numbers([16, 32, 48, 64, 80, 96, 112, 128])))
 BELIEVED = prior(SHAPE, 0.01, 1.5)
 
 
@@ -75,3 +72,14 @@ def test_what_does_not_matter_reaches_further():
     theta = fit(SHAPE, known, (values - values.mean()) / values.std(), BELIEVED)
     assert theta[0] < theta[1] - 0.5
     assert theta[0] < theta[2] - 0.5
+
+
+def test_a_long_range_is_compared_by_the_values_that_occur():
+    """A table of all values of each other would be 28 GiB; narrowed it says the same of those that occur."""
+    long = Shape((numbers(range(1, 60_001)), names(2)))
+    known, asked = (np.array(some, dtype=np.int32) for some in ([[0, 0], [59_999, 1], [29_999, 0]], [[100, 1], [0, 1]]))
+    narrow, (here, there) = long.narrowed(known, asked)
+    assert narrow.dimensions[0].size == 5  # and the second, so that it never shrinks to one
+    assert narrow.trait_count == long.trait_count
+    wanted = (np.log2(101) / np.log2(60_000)) ** 2
+    assert narrow.traits[0][1][there[0, 0], here[0, 0]] == pytest.approx(wanted)

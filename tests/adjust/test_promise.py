@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from autotuner.adjust.dimensions import Dimension, Shape
-from autotuner.adjust.promise import Seen, _ranks, log_expected_improvement, promise
+from autotuner.adjust.dimensions import Shape, numbers
+from autotuner.adjust.promise import Seen, _ranks, log_expected_improvement, outlook, promise
 
-LINE = Shape((Dimension(tuple(range(32)), ordered=True),))
+LINE = Shape((numbers(range(32)),))
 
 
 def seen(values, excess=None):
@@ -69,3 +69,27 @@ def test_ranks_share_a_place_when_equal():
     assert ranked[0] == ranked[2]
     assert ranked[1] < ranked[0] < ranked[3]
     assert ranked[3] == pytest.approx(1.15, abs=0.01)  # the normal quantile of 7/8
+
+
+@pytest.mark.parametrize("by_rank", [False, True])
+def test_one_wild_value_leads_logarithms_astray_and_not_ranks(by_rank):
+    """-60 is a configuration e^60 times slower: beside it all others look alike to a model of logarithms."""
+    known = seen({0: 1.0, 8: 2.0, 16: 3.0, 24: 2.0, 31: -60.0})
+    values = promise(LINE, known, places(12, 20, 30), by_rank=by_rank)
+    assert max(values[:2]) > values[2]
+    spread = float(np.ptp(promise(LINE, known, places(2, 14), by_rank=by_rank)))
+    assert (spread > 1) == by_rank
+
+
+def test_what_is_said_is_a_ratio_only_of_logarithms():
+    scores = np.array([0.0, 0.1, 0.2])
+    for are_logs, words in ((True, "times as good as the best"), (False, "better than the best")):
+        known = Seen(places(0, 8, 16), scores, np.full(3, -np.inf), are_logs)
+        assert words in outlook(LINE, known, places(12))
+    broken = Seen(places(0, 8, 16), scores, np.array([-1.0, 0.3, math.inf]))
+    assert "% sure to run and keep the limits" in outlook(LINE, broken, places(12))
+
+
+def test_how_far_beyond_a_limit_counts():
+    known = seen({0: 1.0, 8: 1.0, 16: 1.0, 24: math.nan}, [8.0, 2.0, 0.1, math.inf])
+    assert known.labels == pytest.approx([-3.0, -3.0, -math.log2(1.5), -1.0])

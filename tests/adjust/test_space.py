@@ -93,10 +93,14 @@ def test_distance_is_by_index_for_ordered_and_by_equality_for_others(study):
         "dtype": {"choices": ["a", "b", "c"], "default": "a"},
     }))  # fmt: skip
     here = {"batch": 1, "dtype": "a"}
-    assert space.distance(here, here) == 0
-    assert space.distance(here, {"batch": 2, "dtype": "a"}) == pytest.approx(0.25)
-    assert space.distance(here, {"batch": 16, "dtype": "a"}) == pytest.approx(1)
-    assert space.distance(here, {"batch": 1, "dtype": "b"}) == space.distance(here, {"batch": 1, "dtype": "c"}) == 1
+
+    def distance(one, other):
+        return space.shape.distances(space.matrix([space.encode(one)]), space.matrix([space.encode(other)]))[0, 0]
+
+    assert distance(here, here) == 0
+    assert distance(here, {"batch": 2, "dtype": "a"}) == pytest.approx(0.25)
+    assert distance(here, {"batch": 16, "dtype": "a"}) == pytest.approx(1)
+    assert distance(here, {"batch": 1, "dtype": "b"}) == distance(here, {"batch": 1, "dtype": "c"}) == 1
 
 
 def test_what_the_file_does_not_name_is_not_in_the_space(study):

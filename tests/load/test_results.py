@@ -19,6 +19,7 @@ from autotuner.load.results import (
     is_kept,
     is_saturated,
     latency_s,
+    samples_of,
     tokens,
     tpot_s,
     ttft_s,
@@ -90,6 +91,22 @@ def test_a_client_that_sends_late_is_refused():
 
 def test_a_client_without_time_to_spare_is_refused():
     assert "used 90% of a core" in doubts(queue(5.0, 0.1, 50, client_busy_ratio=0.9), paced=True, places=None)
+
+
+def test_little_lag_is_no_miscount_where_hardly_anything_is_on_its_way():
+    """A server that answers in 2 ms, 60 times a second, and a client that is a millisecond late each time."""
+    replies = [reply(n / 60, sent_s=n / 60 + 0.001, ended_s=n / 60 + 0.002) for n in range(200)]
+    seen = Episode(tuple(replies), 0.1, 60 * 0.001)
+    assert doubts(seen, paced=True, places=None) == ""
+    assert "Little" in doubts(Episode(tuple(replies), 0.1, 1.0), paced=True, places=None)
+
+
+def test_failures_of_whole_answers_are_late_and_nothing_else():
+    whole = {"first_s": math.nan, "last_s": math.nan, "chunks": 0, "tokens": None}
+    replies = [reply(0.0, **whole), reply(1.0, **whole, failure="HTTP 500")]
+    assert samples_of(Episode(tuple(replies), 0.1, 1.0)) == {"latency_s": [1.0, math.inf]}
+    parts = [reply(0.0, ended_s=1.0), reply(1.0, failure="HTTP 500")]
+    assert set(samples_of(Episode(tuple(parts), 0.1, 1.0))) == {"latency_s", "ttft_s", "tpot_s"}
 
 
 def test_littles_law_finds_a_miscount():

@@ -48,6 +48,12 @@ def test_the_same_seed_sends_the_same_at_the_same_times():
     assert load.plan(DIALECT, 3) != other.plan(DIALECT, 3)
 
 
+def test_a_rate_that_is_tried_lasts_long_enough_for_requests_to_pile_up():
+    load = Traffic(requests=100)
+    assert len(load.plan(DIALECT, 1, rate_per_s=10.0).calls) == 100
+    assert len(load.plan(DIALECT, 1, rate_per_s=400.0).calls) == 1200
+
+
 def test_no_prompt_begins_as_another_does():
     beginnings = {made_prompt(0, episode, number, 8).split()[0] for episode in range(3) for number in range(50)}
     assert len(beginnings) > 147  # of 150, for chance may repeat one of a million

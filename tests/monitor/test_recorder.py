@@ -1,5 +1,6 @@
 """The recorder on workloads with known truth: what is measured, when it stops, and what becomes of failures."""
 
+import json
 import math
 import os
 import time
@@ -16,7 +17,7 @@ from autotuner.errors import InvalidConfigError, MachineError, UnsupportedError
 from autotuner.metrics import median, value_of
 from autotuner.monitor import recorder
 from autotuner.monitor.gpu import Condition
-from autotuner.monitor.recorder import Recorder, classify
+from autotuner.monitor.recorder import Recorder, _first_line, classify
 from autotuner.monitor.window import NotFiniteError
 from autotuner.plugins import Job, Probe, ProbeReader, Step, Workload
 from autotuner.testing.replay import Replay
@@ -276,3 +277,22 @@ def test_a_latency_that_is_no_number_fails_the_trial():
         outcome = opened.measure(job(Serving(second_s=math.nan)))
     assert isinstance(outcome, Failure)
     assert outcome.kind is FailureKind.NOT_FINITE
+
+
+def test_a_foreign_error_tells_its_place_in_the_users_own_file(tmp_path):
+    """Not the library's in which it was raised, whatever that is called; ours speak for themselves."""
+    file = tmp_path / "autotuner_mine" / "train.py"
+    file.parent.mkdir()
+    file.write_text("import json\n\n\ndef load():\n    return json.loads('{')\n")
+    code = compile(file.read_text(), str(file), "exec")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with pytest.raises(json.JSONDecodeError) as caught:
+        names["load"]()
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next  # this file is the user's as well
+    assert _first_line(caught.value).endswith("(train.py:5)")
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("{")
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next
+    assert "(" not in _first_line(caught.value).partition("char")[2]
+    assert _first_line(InvalidConfigError("no such file")) == "no such file"

@@ -159,7 +159,9 @@ def test_nothing_better_is_same_unless_the_machine_was_busy(contended, decision)
 def test_a_baseline_alone_says_nothing_of_anything_else():
     found = run(study(), machine(), [trial(0, "a", False)])
     assert found.decision is Decision.AMBIGUOUS
-    assert found.reason.startswith("only the baseline was measured")
+    assert "give the study more time" in found.reason
+    refused = replace(trial(1, "b", False), outcome=Failure(FailureKind.INVALID, "late"), verdict=None)
+    assert run(study(), machine(), [trial(0, "a", False), refused]).decision is Decision.AMBIGUOUS
 
 
 def test_no_outputs_of_the_baseline_no_claim(tmp_path):
