@@ -154,7 +154,14 @@ def checked(kind: type[ModelT], options: Mapping[str, Any]) -> ModelT:
         raise UsageError(f"{where}: {text}" if where else text) from None
 
 
-_WITH_UNIT = BeforeValidator(lambda value: parse_quantity(str(value), "s"), json_schema_input_type=float | str)
+def _seconds(value: object) -> float:
+    try:
+        return parse_quantity(str(value), "s")
+    except UsageError as error:  # pydantic knows where it stands
+        raise ValueError(f"{error.message} ({error.hint})") from None
+
+
+_WITH_UNIT = BeforeValidator(_seconds, json_schema_input_type=float | str)
 Seconds = Annotated[float, _WITH_UNIT, Field(gt=0)]
 
 

@@ -99,6 +99,10 @@ class Workload(Plugin, ABC):
         """Why no machine could run `config`, in words; empty when one could. What is refused is never proposed."""
         return ""
 
+    def lacks(self, metric: str) -> str:
+        """What must be said so that it reports a metric of the table: "slo: {latency_s: 200 ms}"; empty if nothing."""
+        return ""
+
     def reports(self) -> Mapping[str, Metric]:
         """Metrics of its own, besides those of the table."""
         return {}

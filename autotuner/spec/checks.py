@@ -66,7 +66,9 @@ def check_expressions(spec: StudySpec, draft: Draft) -> None:
             problem = f"{rule.forbid!r} forbids the baseline ({given or 'on this machine'})"
             raise draft.error(("rules", index, "forbid"), problem, "change the rule, or a default")
     if refusal := spec.refusal(spec.baseline):
-        raise draft.error(("parameters",), f"the baseline cannot run: {refusal}", "change a default")
+        in_text = "is no parameter" in refusal or "is used nowhere" in refusal
+        at, hint = (("workload",), "") if in_text else (("parameters",), "change a default")
+        raise draft.error(at, f"the baseline cannot run: {refusal}", hint)
     for name, parameter in spec.parameters.items():
         if parameter.when is not None:
             others = [other for other in spec.parameters if other != name]

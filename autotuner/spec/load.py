@@ -170,6 +170,8 @@ def _check_objectives(draft: Draft, workload: Workload) -> None:
                     goal(name, workload.reports())
                 except AutotuneError as error:
                     raise draft.error(("objectives", index, key), error.message, error.hint) from None
+                if lacking := workload.lacks(name):
+                    raise draft.error(("objectives", index, key), f"{name} is not known without {lacking}", "")
                 if name in seen:
                     raise draft.error(("objectives", index, key), f"{name} is named twice", "give it a weight instead")
                 seen.add(name)

@@ -98,7 +98,17 @@ class Server(Workload):
             raise ValueError("find_rate chooses the rate itself; a trace has its own")
         if self.port is None and "{port}" not in self.url:
             raise ValueError("write {port} into the url, or say which port: it is")
+        if self.port is None and "port" not in names_in([*self.argv, self.env, self.files]):
+            raise ValueError("nothing tells the server its port: write {port} into argv, env or files, or give port:")
         return self
+
+    def lacks(self, metric: str) -> str:
+        """Of what is only known with a service level, a search for the rate, a price."""
+        if metric in ("goodput_requests_per_s", "slo_attainment_ratio") and self.slo is None:
+            return "workload.slo: {latency_s: 200 ms}"
+        if metric == "slo_rate_per_s" and not self.find_rate:
+            return "workload.find_rate: true"
+        return "workload.price_per_hour:" if metric == "cost_per_million_tokens" and not self.price_per_hour else ""
 
     def preload(self) -> Preload:
         """Nothing: the worker only starts programs."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -100,7 +101,8 @@ def misfit(names: Iterable[str], config: Config, ours: Sequence[str], places: st
     """What does not fit between the names in texts and the parameters, in words; empty when all does."""
     named = set(names)
     for name in sorted(named.difference(config, ours)):
-        return f"{{{name}}} is no parameter"
+        near = get_close_matches(name, [*config, *ours], n=1)
+        return f"{{{name}}} is no parameter" + (f": did you mean {{{near[0]}}}?" if near else "")
     for name in sorted(config.keys() - named):
         return f"{name} is used nowhere: write {{{name}}} into {places}"
     return ""

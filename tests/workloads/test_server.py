@@ -10,12 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, UsageError
 from autotuner.executors.process import ProcessExecutor
 from autotuner.load.process import LoadClient
 from autotuner.monitor import answers
 from autotuner.monitor.reference import compare
 from autotuner.plugins import Job
+from autotuner.spec import Machine, load
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol
 from autotuner.workloads.server import Server
 
@@ -278,3 +279,34 @@ def test_a_secret_of_the_environment_is_not_handed_on(monkeypatch):
     )
     with pytest.raises((AutotuneError, OSError), match="None 3 4"), workload.open({"n": 4}, "cpu"):
         pass
+
+
+FILE = """\
+workload:
+  kind: server
+  argv: [./serve, --port, "{port}", --cache, "{cache}"]
+  load: {arrivals: closed}
+parameters:
+  cache: {int: [0, 3], default: 0}
+objectives:
+  - maximize: throughput_requests_per_s
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("{cache}", "{cach}", "s.yaml:1: workload: the baseline cannot run: {cach} is no parameter: did you mean {ca"),
+        ("--port, \"{port}\", ", "", "nothing tells the server its port: write {port} into argv"),
+        ("throughput_requests", "goodput_requests", "s.yaml:8: objectives.0.maximize: goodput_requests_per_s is not "
+         "known without workload.slo"),
+        ("throughput_requests", "slo_rate", "is not known without workload.find_rate: true"),
+        ("load: {arrivals: closed}", "slo: {latency_s: 200 mm}", "s.yaml:4: workload.slo.latency_s: 'mm' is not"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_file_are_said_where_they_are(tmp_path, old, new, says):
+    file = tmp_path / "s.yaml"
+    file.write_text(FILE.replace(old, new))
+    with pytest.raises(UsageError) as caught:
+        load(file, (), Machine(gpus=0, cpu_cores=2))
+    assert says in str(caught.value)
