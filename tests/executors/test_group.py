@@ -37,9 +37,8 @@ def run(pool: ProcessPool, what: Job) -> Measurement | Failure:
 
 
 def workers() -> list[psutil.Process]:
-    (server,) = (
-        child for child in psutil.Process().children() if any("forkserver" in word for word in child.cmdline())
-    )
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    (server,) = (child for child in living if any("forkserver" in word for word in child.cmdline()))
     return server.children()
 
 
