@@ -45,7 +45,7 @@ class Clock:
         While nobody is `hopeful`, there is nothing to verify, and the time for that is the search's.
         """
         if trials and isinstance(trials[0].outcome, Failure):
-            return "the baseline failed, so that nothing can be compared with it"
+            return "the baseline failed"
         if len(trials) >= self._budget.trials:
             return f"all {self._budget.trials} trials of its budget are used"
         if self.total_s is None or not trials:
