@@ -24,7 +24,7 @@ from training_cases.race import ratio
 from autotuner.api import open_record, read_spec, recommendation, start
 from autotuner.errors import AutotuneError
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config
+from autotuner.types import Config, config_key
 
 EPISODES = 3
 GOAL_RATIO = 0.97
@@ -84,12 +84,15 @@ def by_us(path: Path, trials: int) -> tuple[Config, dict[str, Any]]:
 
 
 def replays(spec: StudySpec, arms: Mapping[str, Config], rounds: int) -> dict[str, list[float]]:
-    """Tokens by second, by arm and round."""
+    """Tokens by second, by arm and round; what several arms chose alike is measured once a round, for all of them."""
     found: dict[str, list[float]] = {name: [] for name in arms}
     order = random.Random(0)
     for number in range(rounds):
+        seen: dict[str, float] = {}
         for name in order.sample(list(arms), len(arms)):
-            found[name].append(measure(spec, arms[name], seed=1000 + number))
+            if (key := config_key(arms[name])) not in seen:
+                seen[key] = measure(spec, arms[name], seed=1000 + number)
+            found[name].append(seen[key])
             print(f"  round {number + 1}, {name}: {found[name][-1]:.1f} tokens/s", flush=True)
     return found
 
