@@ -274,9 +274,7 @@ def test_a_secret_of_the_environment_is_not_handed_on(monkeypatch):
         "import os; e = os.environ; "
         "print(e.get('AWS_SECRET_ACCESS_KEY') or e.get('VLLM_API_KEY'), e['OMP_NUM_THREADS'], e['X'])"
     )
-    workload = server(
-        argv=[sys.executable, "-c", code + "; raise SystemExit(9)"], env={"X": "{n}"}, url="http://h:{port}"
-    )
+    workload = server(argv=[sys.executable, "-c", code + "; raise SystemExit(9)"], env={"X": "{n}", "PORT": "{port}"})
     with pytest.raises((AutotuneError, OSError), match="None 3 4"), workload.open({"n": 4}, "cpu"):
         pass
 
