@@ -26,6 +26,7 @@ from autotuner.store import Record, Study
 from autotuner.summary import summarize
 from autotuner.types import Ceilings, Decision, Measurement, Recommendation
 from autotuner.verify.verification import claim_of, confirm
+from autotuner.warm_start import warm_started
 
 __all__ = [
     "check", "delete", "export", "export_targets", "load_study", "open_record", "read_spec", "recommendation", "resume",
@@ -97,6 +98,7 @@ def tune(
     with open_record(db, create=True) as record:
         chosen = _free_name(record, spec.name) if name is None else name
         _mention_unfinished(record, spec.name, chosen, listener)
+        spec = warm_started(record, spec, listener)
         with _running(record, chosen, spec, listener) as (pool, jobs, listener):
             study = record.create(spec, chosen)  # only now: a study that could not start leaves no trace
             _run(record, study, spec, pool, jobs, listener)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +41,7 @@ SHARES = (0.5, 0.9, 0.99)
 COMPARED = ("p50", "p90")  # a p99 hangs on a handful of requests: it is printed
 ALLOWED_RATIO = 0.05
 OUTPUT_TOKENS = 16
-ROUNDS = 2  # theirs and ours in turn
+ROUNDS = 3  # theirs and ours in turn
 LAG_RATE_PER_S, ALLOWED_LAG_S = 200.0, 0.005
 ALLOWED_OVERHEAD_S = 2.0
 FAKE = Path(__file__).parents[1] / "tests" / "servers" / "faulty.py"
@@ -83,7 +84,7 @@ def body_of(prompt: str) -> bytes:
 
 
 def prompt_of(number: int, run: str) -> str:
-    """None begins as another does, in no run: servers keep what they have seen."""
+    """None begins as another does, in no run, and all are equally long: servers keep what they have seen."""
     return f"{run}{number:06d} " + "the night before the water came to the door of the house " * 2
 
 
@@ -103,12 +104,13 @@ def loadgen(url: str, rate_per_s: float, count: int) -> tuple[dict[str, float], 
     """LoadGen's percentiles of its `server` scenario, and when it sent; the requests themselves by eight threads."""
     import mlperf_loadgen as mlperf
 
+    run = token_hex(4)
     host, sent_s, work = urlsplit(url).netloc, [], queue.SimpleQueue[Any]()
 
     def serve() -> None:
         connection = http.client.HTTPConnection(host, timeout=60)
         while (sample := work.get()) is not None:
-            body = body_of(prompt_of(sample.id, "LoadGen"))
+            body = body_of(prompt_of(sample.id, run))
             try:
                 ask(connection, url, body)
             except (OSError, http.client.HTTPException):  # the server had closed an idle connection, as it may
@@ -146,10 +148,11 @@ def loadgen(url: str, rate_per_s: float, count: int) -> tuple[dict[str, float], 
 
 def aiperf(executable: str, tokenizer: str, url: str, due_s: list[float]) -> dict[str, float]:
     """AIPerf's percentiles of a replayed trace."""
+    run = token_hex(4)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.jsonl"
         lines = (
-            {"timestamp": 1e3 * due, "text_input": prompt_of(n, "AIPerf"), "output_length": OUTPUT_TOKENS}
+            {"timestamp": 1e3 * due, "text_input": prompt_of(n, run), "output_length": OUTPUT_TOKENS}
             for n, due in enumerate(due_s)
         )
         trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -170,7 +173,7 @@ def aiperf(executable: str, tokenizer: str, url: str, due_s: list[float]) -> dic
 
 def ours(url: str, due_s: list[float]) -> tuple[dict[str, float], Episode]:
     """Our percentiles of the same arrivals."""
-    run = f"ours{time.time_ns()}"
+    run = token_hex(4)
     calls = tuple(Call(json.loads(body_of(prompt_of(number, run))), due) for number, due in enumerate(due_s))
     with LoadClient() as client:
         client.run(Plan(url, calls[:8], paced=False, places=2, api="completions"))

@@ -70,9 +70,10 @@ class _Turn:
 def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal | None:
     """The next configuration: legal, never tried, not ruled out by an out-of-memory.
 
-    The baseline first. What fits the budget is tried exhaustively. Otherwise what acts on the bound resource is moved
-    alone, then a few configurations far from each other are looked at, and from then on a model of all that was
-    measured says which one promises most; every other trial is a step from the best.
+    The baseline first, then what is known to be worth a look. What fits the budget is tried exhaustively. Otherwise
+    what acts on the bound resource is moved alone, then a few configurations far from each other are looked at, and
+    from then on a model of all that was measured says which one promises most; every other trial is a step from the
+    best.
 
     Returns:
         None when the budget is used up or nothing is left to try.
@@ -84,6 +85,8 @@ def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal 
     turn = _turn(spec, space, trials)
     if not len(turn.rows):
         return None
+    if known := _suggested(turn):
+        return known
     if spec.strategy == "random":
         return _proposal(turn, turn.rows[turn.rng.randrange(len(turn.rows))].tolist(), "at random")
     if spec.strategy == "grid":
@@ -100,6 +103,15 @@ def _turn(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> _Turn:
     best = best_trial(spec, trials)
     rows = space.candidates(rng, also=[spec.baseline, *([best.config] if best else [])])
     return _Turn(spec, space, trials, rows[worth_trying(space, trials, rows)], rng, hints(spec, trials))
+
+
+def _suggested(turn: _Turn) -> Proposal | None:
+    """What the study file says to try first."""
+    for suggestion in turn.spec.try_first:
+        config = turn.space.canonical({**turn.spec.baseline, **suggestion.change})
+        if config in turn.space and len(_left(turn, [turn.space.encode(config)])):
+            return Proposal(config, Origin.TRANSFER, suggestion.because)
+    return None
 
 
 def _exhaust(turn: _Turn) -> Proposal:
@@ -162,7 +174,8 @@ def _first_look(values: Sequence[Value], *, memory: bool) -> Value:
 
 def _far(turn: _Turn) -> Proposal | None:
     """At the beginning, and while nothing could be measured, what is least like everything tried."""
-    few = turn.number < min(opening_trials(len(turn.rows)), turn.spec.budget.trials * _OPENING_SHARE)
+    looked = sum(trial.origin is not Origin.TRANSFER for trial in turn.trials)  # these may be near each other
+    few = looked < min(opening_trials(len(turn.rows)), turn.spec.budget.trials * _OPENING_SHARE)
     if not few and np.isfinite(turn.seen.scores).any():
         return None
     row = farthest(turn.space.shape, turn.seen.rows, turn.rows, turn.draws)

@@ -34,6 +34,7 @@ def start(
             help="Who proposes: our model, Optuna's TPE, chance, or all in order.", show_default="the file's, gp"
         ),
     ] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="Do not try first what won in earlier studies.")] = False,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
@@ -42,7 +43,11 @@ def start(
     Ends with 0 when there is an answer, 1 when every trial failed, 2 for a mistake in the file or the command,
     3 when the machine cannot, 130 when interrupted (nothing is lost: see study resume).
     """
-    given = [*(overrides or ()), *([f"strategy={strategy}"] if strategy else [])]
+    given = [
+        *(overrides or ()),
+        *([f"strategy={strategy}"] if strategy else []),
+        *(["warm_start=false"] if cold else []),
+    ]
 
     def call(listener: "Listener") -> "StudySummary":
         from autotuner import api  # here, so that an interruption of this second is one line as well

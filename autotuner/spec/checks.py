@@ -75,6 +75,25 @@ def check_expressions(spec: StudySpec, draft: Draft) -> None:
             _decidable(parameter.when, others, spec, draft, ("parameters", name, "when"))
 
 
+def check_suggestions(spec: StudySpec, draft: Draft) -> None:
+    """What is to be tried first names parameters and values of the file, and is allowed.
+
+    Raises:
+        UsageError: It is not.
+    """
+    for index, suggestion in enumerate(spec.try_first):
+        at = ("try_first", index, "change")
+        for name, value in suggestion.change.items():
+            if name not in spec.parameters:
+                raise draft.error((*at, name), f"there is no parameter {name}", suggest(name, list(spec.parameters)))
+            if not spec.parameters[name].allows(value):
+                known = ", ".join(map(repr, spec.parameters[name].values[:8]))
+                raise draft.error((*at, name), f"{value!r} is not one of its values", f"it may be {known}")
+        config = spec.canonical({**spec.baseline, **suggestion.change})
+        if not spec.legal(config):
+            raise draft.error(at, "this is not allowed", spec.refusal(config) or "a rule forbids it")
+
+
 def _decidable(text: str, parameters: Sequence[str], spec: StudySpec, draft: Draft, path: KeyPath) -> Expression:
     known = [*parameters, *spec.facts]
     try:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.metrics import goal
 from autotuner.plugins import Executor, Plugin, Probe, Workload, load_class, names
-from autotuner.spec.checks import check_expressions, check_limits, check_protocol
+from autotuner.spec.checks import check_expressions, check_limits, check_protocol, check_suggestions
 from autotuner.spec.draft import Draft, override, read
 from autotuner.spec.model import StudySpec
 from autotuner.spec.problems import FACTS, explain, find_converted
@@ -95,6 +95,7 @@ def _build(draft: Draft, workload: Workload, facts: Mapping[str, Any]) -> StudyS
     check_limits(spec, draft)
     check_protocol(spec, draft)
     check_expressions(spec, draft)
+    check_suggestions(spec, draft)
     return spec
 
 

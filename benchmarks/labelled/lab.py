@@ -19,7 +19,8 @@ from autotuner.monitor.host import MAX_FOREIGN_RATIO, HostProbe, HostReader
 from autotuner.monitor.torch import TorchProbe
 from autotuner.plugins import Job, WorkerPool
 from autotuner.spec.expressions import Limit
-from autotuner.spec.model import EquivalenceRules, Objective, Parameter, StudySpec
+from autotuner.spec.model import EquivalenceRules, Objective, StudySpec
+from autotuner.spec.parameters import Parameter
 from autotuner.types import (
     Binding,
     Ceilings,

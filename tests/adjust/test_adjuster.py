@@ -68,20 +68,24 @@ def studies(draw):
         chance = random.Random(config_key(config))
         return kind if chance.randrange(6) < share else chance.uniform(1, 10)
 
-    return parameters, rules, draw(st.integers(1, 25)), draw(st.sampled_from(["gp", "tpe", "random", "grid"])), outcome
+    first = [{"change": {"flag": draw(st.booleans()), "m": draw(st.sampled_from([1, 2]))}}] * draw(st.integers(0, 2))
+    sections = {"budget": {"trials": draw(st.integers(1, 25))}, "rules": rules, "try_first": first}
+    return parameters, sections | {"strategy": draw(st.sampled_from(["gp", "tpe", "random", "grid"]))}, outcome
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(drawn=studies(), seed=st.integers(0, 99))
 def test_a_run_is_legal_distinct_within_budget_and_the_same_when_resumed(study, run_study, drawn, seed):
-    parameters, rules, budget, strategy, outcome = drawn
-    spec = study(parameters, rules=rules, budget={"trials": budget}, strategy=strategy, seed=seed)
+    parameters, sections, outcome = drawn
+    spec = study(parameters, **sections, seed=seed)
     space = Space(spec)
     trials = run_study(spec, outcome)
     assert trials[0].config == spec.baseline
-    assert [trial.origin for trial in trials] == [Origin.BASELINE] + [Origin.SAMPLER] * (len(trials) - 1)
+    origins = [trial.origin for trial in trials]
+    assert origins[0] is Origin.BASELINE
+    assert origins[2:] == [Origin.SAMPLER] * len(origins[2:])
     assert all(trial.config in space for trial in trials)
-    assert len({config_key(trial.config) for trial in trials}) == len(trials) <= budget
+    assert len({config_key(trial.config) for trial in trials}) == len(trials) <= spec.budget.trials
     assert run_study(spec, outcome, kept=trials[: len(trials) // 2]) == trials
 
 
@@ -131,6 +135,26 @@ def test_the_opening_takes_no_more_than_a_third(study, run_study):
     spec = study({f"p{i}": {"bool": True, "default": False} for i in range(10)}, budget={"trials": 12})
     reasons = reasons_of(spec, run_study(spec, lambda config: 1.0 + sum(config.values())))
     assert [reason.startswith("as unlike everything") for reason in reasons[1:5]] == [True] * 3 + [False]
+
+
+def test_what_the_file_says_comes_first_and_costs_no_more_than_itself(study, run_study):
+    """Bad advice, near the baseline: what follows is spread as without it, and as good in as many trials of its own."""
+    ahead = []
+    for seed in range(6):
+        true, seen = landscape(seed)
+        good = sorted(map(true, Space(study(SERVING)).configs))[-20]
+        needed = []
+        for advice in ([], [{"change": {"attention": "w"}}, {"change": {"threads": 7}, "because": "I know"}]):
+            spec = study(SERVING, budget={"trials": 40}, try_first=advice)
+            trials = run_study(spec, seen)
+            told = [trial for trial in trials if trial.origin is Origin.TRANSFER]
+            assert [trial.number for trial in told] == list(range(1, 1 + len(advice)))
+            needed.append(next((t.number for t in trials if true(t.config) >= good), 40) - len(advice))
+        assert reasons_of(spec, trials)[1:4] == [
+            "the file says to try it first", "I know", "as unlike everything tried as can be",
+        ]  # fmt: skip
+        ahead.append(needed[1] - needed[0])
+    assert sum(ahead) / len(ahead) < 4
 
 
 def reasons_of(spec, trials):

@@ -9,7 +9,8 @@ from simulated_machine import NOISES, Simulated, SimulatedPool, make_job
 
 from autotuner.executors.inline import InlineExecutor
 from autotuner.spec.expressions import Limit
-from autotuner.spec.model import Objective, Parameter, StudySpec
+from autotuner.spec.model import Objective, StudySpec
+from autotuner.spec.parameters import Parameter
 from autotuner.types import Diagnosis, Measurement, Origin, Trial, Verdict
 
 RATE, MEMORY = "throughput_tokens_per_s", "peak_memory_bytes"

@@ -8,7 +8,8 @@ from simulated_machine import NOISES, Simulated, SimulatedPool, make_job
 
 from autotuner.events import Note, PairMeasured, ignore
 from autotuner.executors.inline import InlineExecutor
-from autotuner.spec.model import Objective, Parameter, Rule, StudySpec
+from autotuner.spec.model import Objective, StudySpec
+from autotuner.spec.parameters import Parameter, Rule
 from autotuner.types import Failure, FailureKind
 from autotuner.verify.contributions import contributions
 

@@ -7,7 +7,8 @@ import pytest
 from simulated_machine import Simulated
 
 from autotuner.executors.inline import InlineExecutor
-from autotuner.spec.model import EquivalenceRules, Objective, Parameter, StudySpec
+from autotuner.spec.model import EquivalenceRules, Objective, StudySpec
+from autotuner.spec.parameters import Parameter
 from autotuner.types import Diagnosis, Measurement, Tier, Verdict
 from autotuner.verify.equivalence import SAME_OUTPUTS, guard_trial, judge_outputs, tier_of, worst_deviations
 

@@ -12,7 +12,8 @@ from autotuner.executors.inline import InlineExecutor
 from autotuner.executors.process import ProcessExecutor
 from autotuner.jobs import PROOF_STEPS, Jobs
 from autotuner.spec.expressions import Limit
-from autotuner.spec.model import Objective, Parameter, StudySpec
+from autotuner.spec.model import Objective, StudySpec
+from autotuner.spec.parameters import Parameter
 from autotuner.types import Decision, Failure, FailureKind, MeasurementProtocol
 from autotuner.verify.proof import prove_memory
 from autotuner.verify.verification import confirm, verify

@@ -11,7 +11,8 @@ from autotuner.events import StageStarted, ignore
 from autotuner.executors.inline import InlineExecutor
 from autotuner.jobs import Jobs
 from autotuner.spec.expressions import Limit
-from autotuner.spec.model import Goal, Objective, Parameter, StudySpec
+from autotuner.spec.model import Goal, Objective, StudySpec
+from autotuner.spec.parameters import Parameter
 from autotuner.types import Decision, Diagnosis, Failure, FailureKind, Origin, Trial, Verdict
 from autotuner.verify import verification
 from autotuner.verify.arms import Bench, Launch

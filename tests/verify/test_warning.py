@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from autotuner.executors.inline import InlineExecutor
-from autotuner.spec.model import Objective, Parameter, StudySpec
+from autotuner.spec.model import Objective, StudySpec
+from autotuner.spec.parameters import Parameter
 from autotuner.types import Failure, FailureKind, Measurement
 from autotuner.verify.warning import warn
 from autotuner.workloads.training.data import Data
