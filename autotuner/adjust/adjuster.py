@@ -15,7 +15,7 @@ from autotuner.adjust.expectation import expected_scores, weight
 from autotuner.adjust.hints import Hints, hints
 from autotuner.adjust.moves import anywhere, farthest, opening_trials, steps
 from autotuner.adjust.optuna_search import suggest
-from autotuner.adjust.promise import Seen, outlook, promise
+from autotuner.adjust.promise import Seen, log_chance_to_fit, outlook, promise
 from autotuner.adjust.pruning import worth_trying
 from autotuner.adjust.scores import best_trial, evidence
 from autotuner.adjust.space import Mask, Row, Space
@@ -136,7 +136,7 @@ def _hinted(turn: _Turn) -> Proposal | None:
         return None
     for name, value in _single_moves(turn):
         config = turn.space.move(turn.spec.baseline, name, value)
-        if config is not None and len(_left(turn, [turn.space.encode(config)])):
+        if config is not None and len(_fitting(turn, _left(turn, [turn.space.encode(config)]), else_all=False)):
             binds = turn.hints.binding.replace("_", " ")
             return Proposal(config, Origin.HINT, f"the baseline with {name} = {_text(value)}, for {binds} binds")
     return None
@@ -178,8 +178,15 @@ def _far(turn: _Turn) -> Proposal | None:
     few = looked < min(opening_trials(len(turn.rows)), turn.spec.budget.trials * _OPENING_SHARE)
     if not few and np.isfinite(turn.seen.scores).any():
         return None
-    row = farthest(turn.space.shape, turn.seen.rows, turn.rows, turn.draws)
+    rows = anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws)
+    row = farthest(turn.space.shape, turn.seen.rows, _fitting(turn, rows), turn.draws)
     return _proposal(turn, row.tolist(), "as unlike everything tried as can be")
+
+
+def _fitting(turn: _Turn, rows: Rows, *, else_all: bool = True) -> Rows:
+    """Those that rather fit into memory than not; all if there are none."""
+    fits = log_chance_to_fit(turn.space.shape, turn.seen, rows) > math.log(0.5)
+    return rows[fits] if fits.any() or not else_all else rows
 
 
 def _step(turn: _Turn) -> Proposal | None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from autotuner.adjust.dimensions import Floats, Rows, Shape
 from autotuner.adjust.gaussian import Forecast, GaussianProcess, fit, on_one_thread, prior
+from autotuner.adjust.memory import Demand, forecast_demand
 
 REFIT_EVERY = 5  # observations: the parameters of the models change slowly, and cost most of a proposal
 _NOISE, _NOISE_SPREAD = 0.01, 1.5  # of the objective: what a model cannot explain, and the measurement's own
@@ -36,12 +37,14 @@ class Seen:
         scores: Larger is better; NaN where nothing was measured [n].
         excess: The worst violation of a limit, relative to its bound: kept when <= 0; inf for a failure [n].
         are_logs: The scores are logarithms, so that their differences are ratios.
+        demand: What was needed of the memory; None where nothing is known of it, or there is plenty.
     """
 
     rows: Rows
     scores: Floats
     excess: Floats
     are_logs: bool = True
+    demand: Demand | None = None
 
     @property
     def feasible(self) -> npt.NDArray[np.bool_]:
@@ -81,7 +84,15 @@ def promise(
         total += _log_gain(shape, seen, asked, expected, hoped, by_rank)
     if not seen.feasible.all():
         total += _log_chance(shape, seen, asked)
-    return total
+    return total + log_chance_to_fit(shape, seen, asked)
+
+
+def log_chance_to_fit(shape: Shape, seen: Seen, asked: Rows) -> Floats:
+    """Of needing no more memory than there is [m]; 0 where nothing is known."""
+    if seen.demand is None:
+        return np.zeros(len(asked))
+    found = forecast_demand(shape, seen.demand, asked)
+    return log_normal_tail(-found.mean / found.deviation)
 
 
 def _log_chance(shape: Shape, seen: Seen, asked: Rows) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotuner.adjust.dimensions import Floats, Rows
+from autotuner.adjust.memory import Demand
 from autotuner.adjust.space import Mask, Positions, Row, Space
 from autotuner.analyze.memory_model import fit_memory
 from autotuner.metrics import value_of
@@ -17,6 +18,7 @@ from autotuner.types import Measurement, Trial
 
 _CLEARLY_OVER = 1.02  # of a limit: allocators round, and a little too much may fit the next time
 _MISFIT_RATIO = 0.05  # of a point from its line: memory that grows otherwise is not foretold
+_OTHERS_TOO = 1.0  # of the log of memory: what parameters may add that it is not known to grow with
 _REACH = 4.0  # times the largest that was measured: a line may bend beyond, as where a cache is full
 
 
@@ -118,6 +120,26 @@ def _first_over(points: tuple[tuple[float, float], ...], values: tuple[float, ..
     )
     first = next(over, None)
     return None if first is None else values.index(first)
+
+
+def memory_demand(space: Space, trials: Sequence[Trial]) -> Demand | None:
+    """What trials needed of the memory that there is; None where that is unknown, or nothing comes near its end."""
+    bound_bytes = min(space.spec.memory_limit_bytes, _device_bytes(space, trials))
+    if not math.isfinite(bound_bytes):
+        return None
+    logs = np.array(
+        [
+            math.inf if t.ran_out_of_memory else math.log(_peak_bytes(t) or math.nan) - math.log(bound_bytes)
+            for t in trials
+        ]
+    )
+    told, numbers = ~np.isnan(logs), {i: _demand(space, i) for i in range(len(space.names))}
+    drivers = {i: np.log(np.maximum(1.0, values)) for i, values in numbers.items() if values is not None}
+    most = logs.max(where=np.isfinite(logs), initial=-math.inf)
+    if not np.isfinite(logs).any() or most + sum(map(np.ptp, drivers.values())) + _OTHERS_TOO < 0:
+        return None
+    rows = space.matrix(space.encode(trial.config) for trial in trials)
+    return Demand(rows[told], logs[told], drivers)
 
 
 def _device_bytes(space: Space, trials: Iterable[Trial]) -> float:

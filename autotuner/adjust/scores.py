@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from autotuner.adjust.promise import Seen
+from autotuner.adjust.pruning import memory_demand
 from autotuner.adjust.space import Space
 from autotuner.spec.model import StudySpec
 from autotuner.types import Trial
@@ -42,6 +43,7 @@ def evidence(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Seen:
         scores=np.array(known, dtype=np.float64),
         excess=np.array([_excess(trial) for trial in trials], dtype=np.float64),
         are_logs=_all_positive(_objective(spec, trial) for trial in trials),
+        demand=memory_demand(space, trials),
     )
 
 

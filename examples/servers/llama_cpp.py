@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--ubatch-size", type=int, default=512)
     parser.add_argument("--ctx-size", type=int, default=4096, help="tokens of all places together")
+    parser.add_argument("--cache-ram", type=int, default=8192, help="MiB for prompts seen before; 0 for none")
+    parser.add_argument("--no-cache-prompt", action="store_true", help="begin each prompt anew")
     parser.add_argument("--cache-type", choices=("f32", "f16", "q8_0"), default="f16")
     given = parser.parse_args()
 
@@ -30,6 +32,7 @@ def main() -> None:
     options.cpuparams_batch.n_threads = given.threads_batch or given.threads
     options.n_parallel, options.n_batch, options.n_ubatch = given.parallel, given.batch_size, given.ubatch_size
     options.n_ctx = given.ctx_size
+    options.cache_ram_mib, options.cache_prompt = given.cache_ram, not given.no_cache_prompt
     kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{given.cache_type.upper()}")
     options.cache_type_k = options.cache_type_v = kind
     options.warmup = False
