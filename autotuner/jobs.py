@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from autotuner import telemetry
-from autotuner.plugins import Job
+from autotuner.plugins import Job, Rival
 from autotuner.spec.model import StudySpec
-from autotuner.types import Binding, Config
+from autotuner.types import Binding, Config, Trial
 
 MIN_WINDOW_BLOCKS = 6  # ten pairs then hold the 59 requests that a p95 needs, however long a step is
 PROOF_STEPS = 10  # on the largest input, after a warm-up that has the optimizer's states in place
@@ -27,10 +27,18 @@ class Jobs:
         """The baseline's outputs; None when the study does not guard outputs."""
         return self.folder / "reference.npz" if self.spec.equivalence.guard else None
 
-    def trial(self, number: int, config: Config) -> Job:
-        """A search trial; number 0 is the baseline and leaves the reference outputs."""
+    def trial(self, number: int, config: Config, best: Trial | None = None) -> Job:
+        """A search trial; number 0 is the baseline and leaves the reference outputs. `best` is the one to beat."""
         job = self._job(config, SEARCH, f"trial-{number:05d}.log")
-        return replace(job, writes_reference=number == 0, counts=self.spec.workload.countable)
+        return replace(
+            job, writes_reference=number == 0, counts=self.spec.workload.countable, rival=self._rival(best)
+        )
+
+    def _rival(self, best: Trial | None) -> Rival | None:
+        """Only of a rate of work can be told block by block how far behind it is."""
+        metric = self.spec.objective.metric
+        value = best.verdict.objectives.get(metric, math.nan) if best and best.verdict else math.nan
+        return Rival(metric, value) if metric.startswith("throughput_") and value > 0 else None
 
     def probe(self, number: int, config: Config, resource: Binding) -> Job:
         """A look at what relief of a resource does to a trial that has just been measured."""

@@ -34,7 +34,7 @@ def tune(
         number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
         listener(TrialStarted(number, proposal.config, changed, proposal.origin))
         with telemetry.span("trial", {"autotune.trial": number}):
-            outcome = pool.submit(jobs.trial(number, proposal.config)).result()
+            outcome = pool.submit(jobs.trial(number, proposal.config, best_trial(spec, trials))).result()
             duration_s = monotonic() - began_s
             with clock.phase("diagnosing"):
                 verdict = examine(spec, pool, jobs, proposal.config, outcome, trials, ceilings)

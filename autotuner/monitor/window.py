@@ -12,7 +12,9 @@ from autotuner.errors import AutotuneError
 from autotuner.monitor import gpu, host
 from autotuner.monitor import torch as torch_door
 from autotuner.monitor.team import Team
-from autotuner.plugins import Job, ProbeReader, Step
+from autotuner.plugins import Job, ProbeReader, Rival, Step
+
+_FAR_BEHIND_RATIO = 0.9
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +78,21 @@ def _window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
             half_widths.append(_half_width_ratio(window))
             if half_widths[-1] <= protocol.precision_ratio:
                 window.ended_by = "precision"
+            elif job.rival and len(blocks) >= 2 * protocol.min_blocks and _is_far(window, job.rival, half_widths[-1]):
+                window.ended_by = "far behind the best so far"
             elif statistics.has_plateaued(half_widths):
                 window.ended_by = "plateau"
     window.read(readers)
     return window
+
+
+def _is_far(window: Window, rival: Rival, half_width_ratio: float) -> bool:
+    """Whether even the upper end of its interval is far behind; what is nearer is worth its full precision.
+
+    An interval of the fewest blocks is too often too narrow, so that twice as many are waited for.
+    """
+    rates = window.samples.get(rival.metric)
+    return bool(rates) and metrics.median(rates) * (1 + half_width_ratio) < _FAR_BEHIND_RATIO * rival.value
 
 
 def _half_width_ratio(window: Window) -> float:

@@ -26,6 +26,7 @@ from autotuner.plugins.seams import (
     Probe,
     ProbeReader,
     Rank,
+    Rival,
     Trait,
     WorkerPool,
     Workload,
@@ -34,6 +35,6 @@ from autotuner.plugins.seams import (
 __all__ = [
     "Accounting", "Characterised", "Delegating", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin",
     "Preload", "Probe",
-    "ProbeReader", "Rank", "Relievable", "Sized", "Step", "Trait", "Uneven", "Warming", "WorkerPool", "Workload",
+    "ProbeReader", "Rank", "Relievable", "Rival", "Sized", "Step", "Trait", "Uneven", "Warming", "WorkerPool", "Workload",
     "load_class", "modules_of", "names",
 ]  # fmt: skip

@@ -151,6 +151,19 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """What the best so far reached: what is surely behind it need not be measured to the end.
+
+    Attributes:
+        metric: A rate of work, of which every block is a sample, as `throughput_tokens_per_s`.
+        value: Its value > 0.
+    """
+
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a worker is asked to do. Frozen and picklable, without a live object.
 
@@ -169,6 +182,7 @@ class Job:
         counts: Also count operations, FLOPs and bytes of one untimed step.
         proves_memory: Only take the largest steps that there are, as many as `protocol.min_blocks`.
         relieves: Also probe what relief of this resource does to a step; a name of `types.Binding`, or empty.
+        rival: The best so far: once this is surely far behind, measuring ends early.
         live: Parameters that an opened workload can take over without being reopened.
         trace_parent: W3C trace context of the trial's span; the worker's environment carries it on.
         rank: Of the process that gets this job; filled in by the executor.
@@ -187,6 +201,7 @@ class Job:
     counts: bool = False
     proves_memory: bool = False
     relieves: str = ""
+    rival: Rival | None = None
     live: frozenset[str] = frozenset()
     trace_parent: str = ""
     rank: Rank = Rank()

@@ -19,7 +19,7 @@ from autotuner.monitor import recorder
 from autotuner.monitor.gpu import Condition
 from autotuner.monitor.recorder import Recorder, _first_line, classify
 from autotuner.monitor.window import NotFiniteError
-from autotuner.plugins import Job, Probe, ProbeReader, Step, Workload
+from autotuner.plugins import Job, Probe, ProbeReader, Rival, Step, Workload
 from autotuner.testing.replay import Replay
 from autotuner.types import Failure, FailureKind, Measurement, MeasurementProtocol, Metrics
 
@@ -191,6 +191,17 @@ def test_stops_at_precision_or_at_the_limit() -> None:
 def test_stops_when_more_samples_do_not_help() -> None:
     endless = replace(QUICK, block_s=1e-6, precision_ratio=1e-6, max_measure_s=120)
     assert measure(job(TwoFaced(), endless)).reason == "plateau"
+
+
+@pytest.mark.parametrize(("times_as_fast", "is_far"), [(0.2, False), (1.0, False), (4.0, True)])
+def test_what_is_far_behind_the_best_is_not_measured_to_the_end(times_as_fast: float, is_far: bool) -> None:
+    long = replace(QUICK, precision_ratio=1e-9, max_measure_s=2.0)
+    alone = measure(job(TwoFaced(), long))
+    best = times_as_fast * value_of("throughput_samples_per_s", alone.samples)
+    seen = measure(job(TwoFaced(), long, rival=Rival("throughput_samples_per_s", best)))
+    assert seen.reason == ("far behind the best so far" if is_far else alone.reason)
+    assert (seen.duration_s < 0.6 * alone.duration_s) == is_far
+    assert len(seen.samples["block_step_s"]) >= long.min_blocks  # it has an interval all the same
 
 
 def test_contended_window_is_measured_again() -> None:
