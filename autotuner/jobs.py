@@ -30,9 +30,7 @@ class Jobs:
     def trial(self, number: int, config: Config, best: Trial | None = None) -> Job:
         """A search trial; number 0 is the baseline and leaves the reference outputs. `best` is the one to beat."""
         job = self._job(config, SEARCH, f"trial-{number:05d}.log")
-        return replace(
-            job, writes_reference=number == 0, counts=self.spec.workload.countable, rival=self._rival(best)
-        )
+        return replace(job, writes_reference=number == 0, counts=self.spec.workload.countable, rival=self._rival(best))
 
     def _rival(self, best: Trial | None) -> Rival | None:
         """Only of a rate of work can be told block by block how far behind it is."""

@@ -5,7 +5,7 @@ from time import monotonic
 
 from autotuner import telemetry
 from autotuner.adjust.adjuster import best_trial, propose
-from autotuner.adjust.hints import at_ceiling
+from autotuner.adjust.ending import at_ceiling, little_expected
 from autotuner.adjust.space import Space
 from autotuner.clock import Clock
 from autotuner.diagnosing import examine
@@ -28,7 +28,11 @@ def tune(
     """
     space, trials = Space(spec), study.trials()
     clock = Clock(spec.budget, trials)
-    while not (stopped := clock.search_ends(trials, hopeful=found(spec, trials)) or at_ceiling(spec, space, trials)):
+    while not (
+        stopped := clock.search_ends(trials, hopeful=found(spec, trials))
+        or at_ceiling(spec, space, trials)
+        or little_expected(spec, space, trials)
+    ):
         if (proposal := propose(spec, space, trials)) is None:
             break
         number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)

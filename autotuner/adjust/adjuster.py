@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from autotuner import telemetry
 from autotuner.adjust.dimensions import Floats, Rows
-from autotuner.adjust.expectation import expected_scores, weight
+from autotuner.adjust.expectation import believed_scores
 from autotuner.adjust.hints import Hints, hints
 from autotuner.adjust.moves import anywhere, farthest, opening_trials, steps
 from autotuner.adjust.optuna_search import suggest
@@ -229,31 +229,36 @@ def _promising(turn: _Turn, rows: Rows, reason: str, *, by_rank: bool = False) -
 
     The whole of it would only ever try what is cheap; half of it took the least time in simulated studies.
     """
-    expected = _expected(turn, turn.seen.rows, rows)
+    expected = believed_scores(turn.spec, turn.space, turn.trials, turn.seen.rows, rows)
     gain = promise(turn.space.shape, turn.seen, rows, *expected, by_rank=by_rank)
     merit = gain - 0.5 * np.log(_costs_s(turn, rows))
     row = _choose(turn, rows, merit)
     one = turn.space.matrix([tuple(row)])
-    best, expected = best_trial(turn.spec, turn.trials), _expected(turn, turn.seen.rows, one)
+    best = best_trial(turn.spec, turn.trials)
+    expected = believed_scores(turn.spec, turn.space, turn.trials, turn.seen.rows, one)
     words = outlook(turn.space.shape, turn.seen, one, *expected)
     compared = f", the best is trial {best.number}" if best else ""
     return _proposal(turn, row, f"{reason}: {words}{compared}")
 
 
-def _expected(turn: _Turn, *rows: Rows) -> tuple[Floats, ...]:
-    """What the analysis' own formulas expect, as far as measurements bear them out; empty where they say nothing."""
-    found = [expected_scores(turn.spec, turn.space, turn.trials, each) for each in rows]
-    believed = weight(turn.spec, turn.trials, found[0]) if any(each.any() for each in found) else 0.0
-    return tuple(believed * each for each in found) if believed else ()
-
-
 def _costs_s(turn: _Turn, rows: Rows) -> Floats:
-    """What each is likely to take: a run, and where something must be loaded anew what that took until now."""
-    measured = [trial.outcome for trial in turn.trials if isinstance(trial.outcome, Measurement)]
-    run_s = median([each.warmup_s + each.duration_s for each in measured]) if measured else 0.0
-    loaded_s = [each.setup_s for each in measured if each.setup_s > 0]
-    setup_s = median(loaded_s) if loaded_s else 0.0
-    return np.asarray(1e-3 + run_s + setup_s * (_reloads(turn, rows) > 0), dtype=np.float64)
+    """What each is likely to take: a run, and where something must be loaded anew what that took of the most alike.
+
+    Of equals the latest, for what was compiled once lies in a cache.
+    """
+    measured = [trial for trial in turn.trials if isinstance(trial.outcome, Measurement)]
+    took_s = [each.warmup_s + each.duration_s for trial in measured if isinstance(each := trial.outcome, Measurement)]
+    loaded = [(trial, s) for trial in reversed(measured) if (s := _setup_s(trial)) > 0]
+    setup_s = np.zeros(len(rows))
+    if loaded:
+        known = turn.space.matrix(turn.space.encode(trial.config) for trial, _ in loaded)
+        alike = turn.space.shape.distances(rows, known).argmin(axis=1)
+        setup_s = np.array([seconds for _, seconds in loaded])[alike]
+    return np.asarray(1e-3 + (median(took_s) if took_s else 0.0) + setup_s * (_reloads(turn, rows) > 0))
+
+
+def _setup_s(trial: Trial) -> float:
+    return trial.outcome.setup_s if isinstance(trial.outcome, Measurement) else 0.0
 
 
 def _choose(turn: _Turn, rows: Rows, merit: Floats) -> list[int]:

@@ -59,6 +59,18 @@ def expected_scores(spec: StudySpec, space: Space, trials: Sequence[Trial], rows
     return np.asarray(by_value[rows[:, space.names.index(loader.name)]], dtype=np.float64)
 
 
+def believed_scores(
+    spec: StudySpec, space: Space, trials: Sequence[Trial], tried: Rows, asked: Rows
+) -> tuple[Floats, ...]:
+    """What is expected of what was `tried`, trial by trial, and of what is `asked`, as far as measurements bear it out.
+
+    Empty where nothing is expected, or nothing of it is left.
+    """
+    found = [expected_scores(spec, space, trials, rows) for rows in (tried, asked)]
+    believed = weight(spec, trials, found[0]) if any(each.any() for each in found) else 0.0
+    return tuple(believed * each for each in found) if believed else ()
+
+
 def weight(spec: StudySpec, trials: Sequence[Trial], expected: Floats) -> float:
     """How much of an expectation [n, one a trial] to believe, in [0, 1]: the slope of what was measured, with a ridge.
 

@@ -36,10 +36,17 @@ _BOUND = 3.0  # standard deviations of the prior: further than that nobody looks
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is expected of configurations, one entry each, in units of the observations."""
+    """What is expected of configurations, one entry each, in units of the observations.
+
+    Attributes:
+        mean: Of the configuration's true value.
+        deviation: Of that value about the mean.
+        unexplained: Deviation of the observations from the model: noise, or what it cannot see.
+    """
 
     mean: Floats
     deviation: Floats
+    unexplained: float
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,7 @@ class GaussianProcess:
         )
         own = self._kernel(known).astype(np.float64)
         own[np.diag_indices(len(rows))] += noise + _JITTER
+        self._unexplained = scale * math.sqrt(noise)
         self._root = np.linalg.cholesky(own)
         self._weights = cho_solve((self._root, True), (values - centre) / scale)
 
@@ -159,7 +167,9 @@ class GaussianProcess:
         known = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
         variance = np.maximum(1e-9, self._joint + self._additive - np.einsum("ij,ij->j", known, known))
         mean = self._centre + self._scale * (cross @ self._weights)
-        return Forecast(np.asarray(mean, dtype=np.float64), np.asarray(self._scale * np.sqrt(variance)))
+        return Forecast(
+            np.asarray(mean, dtype=np.float64), np.asarray(self._scale * np.sqrt(variance)), self._unexplained
+        )
 
     def _kernel(self, indicators: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         root = np.sqrt(5 * np.maximum(indicators @ self._apart, 0) + np.float32(1e-12))

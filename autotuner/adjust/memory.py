@@ -58,7 +58,7 @@ def forecast_demand(shape: Shape, known: Demand, asked: Rows) -> Forecast:
             expected = process.forecast(here).mean + level + features @ powers
             logs = np.where(known.measured, known.logs, np.maximum(_CENSORED, expected))
         found = process.forecast(there)
-    return Forecast(found.mean + level + wanted @ powers, found.deviation)
+    return Forecast(found.mean + level + wanted @ powers, found.deviation, found.unexplained)
 
 
 def _features(drivers: Mapping[int, Floats], rows: Rows) -> Floats:

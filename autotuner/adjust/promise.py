@@ -87,6 +87,19 @@ def promise(
     return total + log_chance_to_fit(shape, seen, asked)
 
 
+def expected_gain(
+    shape: Shape, seen: Seen, asked: Rows, expected: Floats | None = None, hoped: Floats | None = None
+) -> Floats:
+    """What is gained in the mean by trying each of `asked` [m], in units of the scores; 0 counts where it is worse.
+
+    As `promise`, but a space is taken for as rugged as the model leaves its observations unexplained, be it noise of a
+    measurement or peaks that it does not see.
+    """
+    chance = (0.0 if seen.feasible.all() else _log_chance(shape, seen, asked)) + log_chance_to_fit(shape, seen, asked)
+    gain = _log_gain(shape, seen, asked, expected, hoped, by_rank=False, rugged=True)
+    return np.asarray(np.exp(gain + chance), dtype=np.float64)
+
+
 def log_chance_to_fit(shape: Shape, seen: Seen, asked: Rows) -> Floats:
     """Of needing no more memory than there is [m]; 0 where nothing is known."""
     if seen.demand is None:
@@ -102,7 +115,13 @@ def _log_chance(shape: Shape, seen: Seen, asked: Rows) -> Floats:
 
 
 def _log_gain(
-    shape: Shape, seen: Seen, asked: Rows, expected: Floats | None, hoped: Floats | None, by_rank: bool
+    shape: Shape,
+    seen: Seen,
+    asked: Rows,
+    expected: Floats | None,
+    hoped: Floats | None,
+    by_rank: bool,
+    rugged: bool = False,
 ) -> Floats:
     measured = np.isfinite(seen.scores)
     rows, scores, kept = seen.rows[measured], seen.scores[measured], seen.feasible[measured]
@@ -113,7 +132,8 @@ def _log_gain(
         kind = _Kind.RANKS if by_rank else _Kind.SCORES
         found = _forecast(shape, rows, scores, asked, kind)
         ahead = found.mean - _viewed(scores, kind)[kept].max()
-    return log_expected_improvement(ahead / found.deviation) + np.log(found.deviation)
+    deviation = np.hypot(found.deviation, found.unexplained) if rugged else found.deviation
+    return log_expected_improvement(ahead / deviation) + np.log(deviation)
 
 
 def outlook(shape: Shape, seen: Seen, row: Rows, expected: Floats | None = None, hoped: Floats | None = None) -> str:

@@ -91,7 +91,7 @@ def _is_far(window: Window, rival: Rival, half_width_ratio: float) -> bool:
 
     An interval of the fewest blocks is too often too narrow, so that twice as many are waited for.
     """
-    rates = window.samples.get(rival.metric)
+    rates = window.samples.get(rival.metric, [])
     return bool(rates) and metrics.median(rates) * (1 + half_width_ratio) < _FAR_BEHIND_RATIO * rival.value
 
 

@@ -34,7 +34,6 @@ from autotuner.plugins.seams import (
 
 __all__ = [
     "Accounting", "Characterised", "Delegating", "Executor", "Exporter", "Job", "OpenWorkload", "Paced", "Plugin",
-    "Preload", "Probe",
-    "ProbeReader", "Rank", "Relievable", "Rival", "Sized", "Step", "Trait", "Uneven", "Warming", "WorkerPool", "Workload",
-    "load_class", "modules_of", "names",
+    "Preload", "Probe", "ProbeReader", "Rank", "Relievable", "Rival", "Sized", "Step", "Trait", "Uneven", "Warming",
+    "WorkerPool", "Workload", "load_class", "modules_of", "names",
 ]  # fmt: skip

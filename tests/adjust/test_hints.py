@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from autotuner.adjust.adjuster import propose
-from autotuner.adjust.hints import at_ceiling, hints
+from autotuner.adjust.ending import at_ceiling
+from autotuner.adjust.hints import hints
 from autotuner.adjust.space import Space
 from autotuner.types import Binding, Diagnosis, Origin, Verdict
 
