@@ -26,6 +26,7 @@ from autotuner.types import Config, Measurement, Origin, Trial, Value, config_ke
 __all__ = ["Proposal", "best_trial", "propose"]
 
 _OPENING_SHARE = 1 / 3  # of the budget: most trials before the model is asked
+_SURE_TO_FIT, _LOST_SHARE = 0.98, 1 / 40  # chance, as the model of memory sees it; trials that may run out of it
 _HINTED_SHARE = 1 / 4  # of the budget: most that move one parameter of the baseline; too near, and a model is blind
 
 
@@ -70,10 +71,10 @@ class _Turn:
 def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal | None:
     """The next configuration: legal, never tried, not ruled out by an out-of-memory.
 
-    The baseline first, then what is known to be worth a look. What fits the budget is tried exhaustively. Otherwise
-    what acts on the bound resource is moved alone, then a few configurations far from each other are looked at, and
-    from then on a model of all that was measured says which one promises most; every other trial is a step from the
-    best.
+    The baseline first, then what is known to be worth a look. What fits the budget is tried exhaustively, in the order
+    that reloads least where something can be changed without. Otherwise what acts on the bound resource is moved
+    alone, then a few configurations far from each other are looked at, and from then on a model of all that was
+    measured says which one promises most; every other trial is a step from the best.
 
     Returns:
         None when the budget is used up or nothing is left to try.
@@ -91,7 +92,7 @@ def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal 
         return _proposal(turn, turn.rows[turn.rng.randrange(len(turn.rows))].tolist(), "at random")
     if spec.strategy == "grid":
         return _proposal(turn, turn.rows[0].tolist(), "the next in order")
-    if space.rows is not None and len(turn.rows) <= turn.remaining:
+    if space.rows is not None and len(turn.rows) <= turn.remaining and any(_live(turn)):
         return _exhaust(turn)
     if spec.strategy == "tpe":
         return _by_tpe(turn)
@@ -184,15 +185,21 @@ def _far(turn: _Turn) -> Proposal | None:
 
 
 def _fitting(turn: _Turn, rows: Rows, *, else_all: bool = True) -> Rows:
-    """Those that rather fit into memory than not; all if there are none."""
-    fits = log_chance_to_fit(turn.space.shape, turn.seen, rows) > math.log(0.5)
+    """Those that rather fit into memory than not; all if there are none.
+
+    One trial in forty may be lost to find where the memory ends. Beyond, only what is nearly sure to fit is tried: it
+    makes the model surer of what lies behind.
+    """
+    lost = sum(trial.ran_out_of_memory for trial in turn.trials)
+    sure = _SURE_TO_FIT if lost > _LOST_SHARE * turn.number else 0.5
+    fits = log_chance_to_fit(turn.space.shape, turn.seen, rows) > math.log(sure)
     return rows[fits] if fits.any() or not else_all else rows
 
 
 def _step(turn: _Turn) -> Proposal | None:
     """At every other trial, the most promising single change of the best; None otherwise or if there is none."""
     best = best_trial(turn.spec, turn.trials)
-    near = steps(turn.seen, lambda row: _near(turn, row))
+    near = _fitting(turn, steps(turn.seen, lambda row: _near(turn, row)), else_all=False)
     if best is None or not len(near):
         return None
     if len(helpful := near[~_only_moves(turn, near, best.config, turn.hints.last)]):
@@ -209,7 +216,7 @@ def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -
 
 def _explore(turn: _Turn) -> Proposal:
     """What promises most of a sample of all that is left."""
-    rows = anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws)
+    rows = _fitting(turn, anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws))
     return _promising(turn, rows, "promises most of all that is left", by_rank=True)
 
 

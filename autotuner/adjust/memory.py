@@ -1,78 +1,189 @@
 """How sure it is that a configuration fits into memory: a model of the measured peaks.
 
-Memory grows with some parameters by a power between 0 and 1 of their value, and with the rest as a Gaussian process
-finds. What ran out of memory says only that it needs more than there is: it counts with what the model expects of it,
-or with a tenth more than there is where that is less.
+Memory is what a configuration needs anyway, and what grows in proportion to each of the parameters that drive it and to
+their products: weights, and activations or cache entries of every item. How much of both hangs on all other parameters,
+which a Gaussian process over them says. Whoever wrote the file chose ranges in which memory ends somewhere: that is all
+that is believed of a slope before it was measured.
 
-Censored observations: Hutter, Hoos & Leyton-Brown, Bayesian Optimization With Censored Response Data, 2013.
+What ran out of memory says only that it needs more than there is. It counts for what that adds to what the measured
+ones say of it: the mean and the variance of a normal distribution cut off below (one step of expectation propagation,
+Rasmussen & Williams, Gaussian Processes for Machine Learning, section 3.6).
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autotuner.adjust.dimensions import Floats, Rows, Shape
-from autotuner.adjust.gaussian import Forecast, GaussianProcess, fit, on_one_thread, prior
+from autotuner.adjust.gaussian import on_one_thread
 
-_POWER, _POWER_SPREAD = 0.6, 0.25  # of a value that memory grows with; standard deviation
-_OTHERS = 0.5  # standard deviation of the log of memory by all other parameters
-_NOISE, _NOISE_SPREAD = 0.003, 1.0  # relative to the square of that
-_CENSORED = math.log(1.1)
-_PASSES = 2
+_LEVEL, _SLOPE = 0.5, 1.0  # of what there is: expected need, and its growth over the whole range of a driver
+_LEVEL_SPREAD = 0.5
+# Of what is fitted, as logarithms: how much other parameters change of the level and of the slope, and how unlike one
+# such parameter makes two configurations; and their standard deviations.
+_BELIEVED = (math.log(0.2), math.log(1.5), math.log(0.15))
+_SPREADS = (0.7, 1.2, 1.0)
+_NOISE, _LEAST_NOISE = 0.01, 0.003  # relative, and of what there is
+_ITERATIONS = 8
+_FITTED = 48  # observations that parameters are fitted to: those nearest to the end of the memory
+_SILENT = 1e6  # variance of what says nothing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Demand:
     """What was needed.
 
     Attributes:
         rows: Of the trials of which something is known [n, parameters].
-        logs: Log of the peak over what there is [n]; inf for what ran out of memory.
-        drivers: `{index of a parameter: logs of its values}`, of those that memory grows with.
+        ratios: Peak over what there is [n]; inf for what ran out of memory.
+        drivers: `{index of a parameter: its values over the largest}`, of those that memory grows with.
     """
 
     rows: Rows
-    logs: Floats
+    ratios: Floats
     drivers: Mapping[int, Floats] = field(default_factory=dict)
 
     @property
-    def measured(self) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def measured(self) -> npt.NDArray[np.bool_]:
         """Which are known and not only censored."""
-        return np.isfinite(self.logs)
+        return np.isfinite(self.ratios)
 
 
-def forecast_demand(shape: Shape, known: Demand, asked: Rows) -> Forecast:
-    """Of the log of what `asked` [m, parameters] need over what there is."""
-    features, wanted = _features(known.drivers, known.rows), _features(known.drivers, asked)
-    logs = np.where(known.measured, known.logs, _CENSORED)
-    narrow, (here, there) = shape.narrowed(known.rows, asked)
-    believed = prior(narrow, _NOISE, _NOISE_SPREAD)
+def log_chance_to_fit(shape: Shape, known: Demand, asked: Rows) -> Floats:
+    """Of `asked` [m, parameters] needing no more than there is [m]."""
+    from scipy.special import log_ndtr
+
+    model = _model(shape, known)
     with on_one_thread():
-        for _ in range(_PASSES):
-            powers, level = _line(features, logs)
-            left = logs - level - features @ powers
-            theta = fit(narrow, here, left / _OTHERS, believed)
-            process = GaussianProcess(narrow, here, left, theta, 0.0, _OTHERS)
-            expected = process.forecast(here).mean + level + features @ powers
-            logs = np.where(known.measured, known.logs, np.maximum(_CENSORED, expected))
-        found = process.forecast(there)
-    return Forecast(found.mean + level + wanted @ powers, found.deviation, found.unexplained)
+        mean, deviation = model.forecast(_Inputs.of(shape, known.drivers, asked))
+    return np.asarray(log_ndtr((1 - mean) / deviation), dtype=np.float64)
 
 
-def _features(drivers: Mapping[int, Floats], rows: Rows) -> Floats:
-    """Logs of the values that memory grows with [n, drivers]."""
-    if not drivers:
-        return np.zeros((len(rows), 0))
-    return np.stack([logs[rows[:, i]] for i, logs in drivers.items()], axis=1)
+@dataclass(frozen=True)
+class _Inputs:
+    """Rows as the model sees them.
+
+    Attributes:
+        drivers: Shares of their largest values [n, drivers].
+        others: Indicators of all other parameters' values, one matrix a trait, which `unlike` compares.
+    """
+
+    drivers: Floats
+    others: tuple[tuple[Floats, Floats], ...]
+
+    @classmethod
+    def of(cls, shape: Shape, drivers: Mapping[int, Floats], rows: Rows) -> "_Inputs":
+        columns = [values[rows[:, i]] for i, values in drivers.items()]
+        traits = {i: each.traits[0] for i, each in enumerate(shape.dimensions) if each.traits and i not in drivers}
+        others = tuple((table[rows[:, i]], np.eye(len(table))[rows[:, i]]) for i, table in traits.items())
+        return cls(np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0)), others)
+
+    def unlike(self, them: "_Inputs") -> Floats:
+        """Squared distances by parameter [parameters, n, m]."""
+        count = len(self.drivers), len(them.drivers)
+        each = [near @ there.T for (near, _), (_, there) in zip(self.others, them.others, strict=True)]
+        return np.stack(each) if each else np.zeros((0, *count))
+
+    def growth(self, them: "_Inputs") -> Floats:
+        """Of every set of drivers the product of theirs in both, summed [n, m]."""
+        pairs = 1 + self.drivers[:, None, :] * them.drivers[None, :, :]
+        return np.asarray(pairs.prod(axis=2) - 1, dtype=np.float64)
+
+    @property
+    def mean(self) -> Floats:
+        """What is expected before anything was measured [n]."""
+        return np.asarray(_LEVEL + _SLOPE * ((1 + self.drivers).prod(axis=1) - 1), dtype=np.float64)
 
 
-def _line(features: Floats, logs: Floats) -> tuple[Floats, float]:
-    """Powers and level by ridge regression towards what is believed of powers."""
-    centre = features.mean(axis=0)
-    away = features - centre
-    toward = logs - logs.mean() - away @ np.full(features.shape[1], _POWER)
-    ridge = (_OTHERS / _POWER_SPREAD) ** 2 * np.eye(features.shape[1])
-    powers = _POWER + np.linalg.solve(away.T @ away + ridge, away.T @ toward)
-    return powers, float(logs.mean() - centre @ powers)
+def _kernel(theta: Floats, unlike: Floats, growth: Floats) -> Floats:
+    level, slope = np.exp(2 * theta[:2])
+    alike = np.exp(-np.tensordot(np.exp(theta[2:]), unlike, axes=1))
+    return np.asarray(_LEVEL_SPREAD**2 + (level + slope * growth) * alike, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Conditioned on what was seen."""
+
+    inputs: _Inputs
+    theta: Floats
+    root: npt.NDArray[Any]
+    weights: Floats
+
+    @classmethod
+    def of(cls, inputs: _Inputs, theta: Floats, ratios: Floats, variances: Floats) -> "_Model":
+        kernel = _kernel(theta, inputs.unlike(inputs), inputs.growth(inputs))
+        root = np.linalg.cholesky(kernel + np.diag(variances))
+        weights = np.linalg.solve(root.T, np.linalg.solve(root, ratios - inputs.mean))
+        return cls(inputs, theta, root, np.asarray(weights, dtype=np.float64))
+
+    def forecast(self, asked: _Inputs) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the ratio [m], [m]."""
+        from scipy.linalg import solve_triangular
+
+        cross = _kernel(self.theta, asked.unlike(self.inputs), asked.growth(self.inputs))
+        own = _LEVEL_SPREAD**2 + np.exp(2 * self.theta[0])
+        own = own + np.exp(2 * self.theta[1]) * ((1 + asked.drivers**2).prod(axis=1) - 1)
+        known = solve_triangular(self.root, cross.T, lower=True, check_finite=False)
+        variance = np.maximum(_LEAST_NOISE**2, own - np.einsum("ij,ij->j", known, known))
+        return asked.mean + cross @ self.weights, np.sqrt(variance)
+
+
+@lru_cache(maxsize=8)
+def _model(shape: Shape, known: Demand) -> _Model:
+    """Remembered, for a proposal asks several times."""
+    with on_one_thread():
+        inputs = _Inputs.of(shape, known.drivers, known.rows[known.measured])
+        ratios = known.ratios[known.measured]
+        variances = (_NOISE * ratios + _LEAST_NOISE) ** 2
+        model = _Model.of(inputs, _fit(inputs, ratios, variances), ratios, variances)
+        if known.measured.all():
+            return model
+        lost = _Inputs.of(shape, known.drivers, known.rows[~known.measured])
+        values, doubts = _more_than_there_is(*model.forecast(lost))
+        together = _Inputs.of(
+            shape, known.drivers, np.concatenate([known.rows[known.measured], known.rows[~known.measured]])
+        )
+        ratios, variances = np.concatenate([ratios, values]), np.concatenate([variances, doubts])
+        return _Model.of(together, model.theta, ratios, variances)
+
+
+def _more_than_there_is(mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
+    """The observations, and their variances, that say as much as that each is more than 1."""
+    from scipy.special import log_ndtr
+
+    behind = (1 - mean) / deviation
+    hazard = np.exp(-0.5 * behind**2 - 0.5 * math.log(2 * math.pi) - log_ndtr(-behind))
+    kept = np.clip(1 + behind * hazard - hazard**2, 1e-3, 1 - 1e-6)  # of the variance
+    variances = np.minimum(_SILENT, deviation**2 * kept / (1 - kept))
+    values = mean + deviation * hazard / (1 - kept)
+    return np.asarray(values, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+
+
+def _fit(inputs: _Inputs, ratios: Floats, variances: Floats) -> Floats:
+    """The likeliest parameters [2 + other parameters], with a prior."""
+    from scipy.optimize import minimize
+
+    some = np.argsort(np.abs(ratios - 1), kind="stable")[:_FITTED]
+    unlike, growth = inputs.unlike(inputs)[:, some][:, :, some], inputs.growth(inputs)[some][:, some]
+    left, noise = (ratios - inputs.mean)[some], np.diag(variances[some])
+    centre = np.array([*_BELIEVED[:2], *[_BELIEVED[2]] * len(unlike)])
+    spread = np.array([*_SPREADS[:2], *[_SPREADS[2]] * len(unlike)])
+
+    def loss(theta: Floats) -> float:
+        try:
+            root = np.linalg.cholesky(_kernel(theta, unlike, growth) + noise)
+        except np.linalg.LinAlgError:
+            return 1e10
+        scaled = np.linalg.solve(root, left)
+        away = (theta - centre) / spread
+        return float(0.5 * scaled @ scaled + np.log(np.diag(root)).sum() + 0.5 * away @ away)
+
+    bounds = list(zip(centre - 3 * spread, centre + 3 * spread, strict=True))
+    found = minimize(loss, centre, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS})
+    return np.asarray(found.x, dtype=np.float64)

@@ -16,9 +16,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from autotuner.adjust import memory
 from autotuner.adjust.dimensions import Floats, Rows, Shape
 from autotuner.adjust.gaussian import Forecast, GaussianProcess, fit, on_one_thread, prior
-from autotuner.adjust.memory import Demand, forecast_demand
+from autotuner.adjust.memory import Demand
 
 REFIT_EVERY = 5  # observations: the parameters of the models change slowly, and cost most of a proposal
 _NOISE, _NOISE_SPREAD = 0.01, 1.5  # of the objective: what a model cannot explain, and the measurement's own
@@ -102,10 +103,7 @@ def expected_gain(
 
 def log_chance_to_fit(shape: Shape, seen: Seen, asked: Rows) -> Floats:
     """Of needing no more memory than there is [m]; 0 where nothing is known."""
-    if seen.demand is None:
-        return np.zeros(len(asked))
-    found = forecast_demand(shape, seen.demand, asked)
-    return log_normal_tail(-found.mean / found.deviation)
+    return np.zeros(len(asked)) if seen.demand is None else memory.log_chance_to_fit(shape, seen.demand, asked)
 
 
 def _log_chance(shape: Shape, seen: Seen, asked: Rows) -> Floats:

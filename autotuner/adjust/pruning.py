@@ -18,7 +18,7 @@ from autotuner.types import Measurement, Trial
 
 _CLEARLY_OVER = 1.02  # of a limit: allocators round, and a little too much may fit the next time
 _MISFIT_RATIO = 0.05  # of a point from its line: memory that grows otherwise is not foretold
-_OTHERS_TOO = 1.0  # of the log of memory: what parameters may add that it is not known to grow with
+_OTHERS_TOO = 3.0  # times as much memory may be needed for parameters that it is not known to grow with
 _REACH = 4.0  # times the largest that was measured: a line may bend beyond, as where a cache is full
 
 
@@ -127,19 +127,15 @@ def memory_demand(space: Space, trials: Sequence[Trial]) -> Demand | None:
     bound_bytes = min(space.spec.memory_limit_bytes, _device_bytes(space, trials))
     if not math.isfinite(bound_bytes):
         return None
-    logs = np.array(
-        [
-            math.inf if t.ran_out_of_memory else math.log(_peak_bytes(t) or math.nan) - math.log(bound_bytes)
-            for t in trials
-        ]
-    )
-    told, numbers = ~np.isnan(logs), {i: _demand(space, i) for i in range(len(space.names))}
-    drivers = {i: np.log(np.maximum(1.0, values)) for i, values in numbers.items() if values is not None}
-    most = logs.max(where=np.isfinite(logs), initial=-math.inf)
-    if not np.isfinite(logs).any() or most + sum(map(np.ptp, drivers.values())) + _OTHERS_TOO < 0:
+    peaks = [math.inf if trial.ran_out_of_memory else _peak_bytes(trial) or math.nan for trial in trials]
+    ratios = np.array(peaks, dtype=np.float64) / bound_bytes
+    told, demands = ~np.isnan(ratios), {i: _demand(space, i) for i in range(len(space.names))}
+    drivers = {i: values / values.max() for i, values in demands.items() if values is not None and values.max() > 0}
+    growth = math.prod(1 / values[values > 0].min() for values in drivers.values())
+    if ratios.max(where=np.isfinite(ratios), initial=0.0) * growth * _OTHERS_TOO < 1:
         return None
     rows = space.matrix(space.encode(trial.config) for trial in trials)
-    return Demand(rows[told], logs[told], drivers)
+    return Demand(rows[told], ratios[told], drivers)
 
 
 def _device_bytes(space: Space, trials: Iterable[Trial]) -> float:
