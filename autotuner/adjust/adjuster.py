@@ -13,7 +13,7 @@ from autotuner import telemetry
 from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.expectation import believed_scores
 from autotuner.adjust.hints import Hints, hints
-from autotuner.adjust.moves import anywhere, farthest, opening_trials, steps
+from autotuner.adjust.moves import OPENING_TRIALS, anywhere, close_to, farthest, steps
 from autotuner.adjust.optuna_search import suggest
 from autotuner.adjust.promise import Seen, log_chance_to_fit, outlook, promise
 from autotuner.adjust.pruning import worth_trying
@@ -176,7 +176,7 @@ def _first_look(values: Sequence[Value], *, memory: bool) -> Value:
 def _far(turn: _Turn) -> Proposal | None:
     """At the beginning, and while nothing could be measured, what is least like everything tried."""
     looked = sum(trial.origin is not Origin.TRANSFER for trial in turn.trials)  # these may be near each other
-    few = looked < min(opening_trials(len(turn.rows)), turn.spec.budget.trials * _OPENING_SHARE)
+    few = looked < min(OPENING_TRIALS, turn.spec.budget.trials * _OPENING_SHARE)
     if not few and np.isfinite(turn.seen.scores).any():
         return None
     rows = anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws)
@@ -197,14 +197,14 @@ def _fitting(turn: _Turn, rows: Rows, *, else_all: bool = True) -> Rows:
 
 
 def _step(turn: _Turn) -> Proposal | None:
-    """At every other trial, the most promising single change of the best; None otherwise or if there is none."""
+    """At every other trial, the most promising small change of the best; None otherwise or if there is none."""
     best = best_trial(turn.spec, turn.trials)
     near = _fitting(turn, steps(turn.seen, lambda row: _near(turn, row)), else_all=False)
     if best is None or not len(near):
         return None
     if len(helpful := near[~_only_moves(turn, near, best.config, turn.hints.last)]):
         near = helpful
-    return _promising(turn, near, f"promises most of the single steps from trial {best.number}")
+    return _promising(turn, near, f"promises most of the steps from trial {best.number}")
 
 
 def _only_moves(turn: _Turn, rows: Rows, config: Config, names: Sequence[str]) -> Mask:
@@ -221,7 +221,9 @@ def _explore(turn: _Turn) -> Proposal:
 
 
 def _near(turn: _Turn, row: npt.NDArray[np.int32]) -> Rows:
-    """What is worth trying and differs in one choice."""
+    """What is worth trying and differs little: in one or two parameters, or in one where the space is not listed."""
+    if turn.space.rows is not None:
+        return close_to(turn.rows, row)
     return _left(turn, turn.space.neighbours(turn.space.decode(row.tolist())))
 
 

@@ -1,6 +1,5 @@
 """Which configurations a proposal is chosen from: far ones at first, then all over the space, at times near ones."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,20 +9,15 @@ from autotuner.adjust.dimensions import Rows, Shape
 from autotuner.adjust.promise import Seen
 
 LOCAL_EVERY = 2  # each second proposal is a step from the best
-_FEWEST_FAR, _MOST_FAR = 3, 7
+OPENING_TRIALS = (
+    3  # that come first, far from each other, the baseline included: a model that begins near it stays there
+)
+_CLOSE = 2  # parameters that a step changes at most: one alone is often forbidden, or worth nothing
 _SPREAD_OVER = 500  # rows among which the farthest is looked for
 _SAMPLE = 2000  # rows that a model is asked about, besides the neighbours of the best
 _LEADERS = 3  # whose neighbours are always among them
 
 Near = Callable[[npt.NDArray[np.int32]], Rows]
-
-
-def opening_trials(size: int) -> int:
-    """How many configurations far from each other come first, the baseline included, in a space of this size.
-
-    A model that begins near the baseline stays there.
-    """
-    return min(_MOST_FAR, max(_FEWEST_FAR, round(math.log2(max(2, size)) / 2)))
 
 
 def farthest(shape: Shape, tried: Rows, rows: Rows, rng: np.random.Generator) -> npt.NDArray[np.int32]:
@@ -46,9 +40,10 @@ def anywhere(seen: Seen, rows: Rows, near: Near, rng: np.random.Generator) -> Ro
     return np.unique(np.concatenate([_sample(rows, _SAMPLE, rng), *map(near, _leaders(seen))]), axis=0)
 
 
-def next_to(rows: Rows, row: npt.NDArray[np.int32]) -> Rows:
-    """Those of the rows that differ in one parameter."""
-    found: Rows = rows[(rows != row).sum(axis=1) == 1]
+def close_to(rows: Rows, row: npt.NDArray[np.int32]) -> Rows:
+    """Those of the rows that differ in one or two parameters."""
+    changes = (rows != row).sum(axis=1)
+    found: Rows = rows[(changes > 0) & (changes <= _CLOSE)]
     return found
 
 

@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autotuner.adjust.dimensions import Floats, Rows, Shape, names, numbers
-from autotuner.adjust.moves import anywhere, farthest, opening_trials, steps
+from autotuner.adjust.moves import OPENING_TRIALS, anywhere, close_to, farthest, steps
 from autotuner.adjust.promise import Seen, promise
 
 _MOST = 200_000  # combinations that are listed; of larger spaces some are drawn for each proposal
@@ -104,7 +104,7 @@ class AutotuneSampler(BaseSampler):  # type: ignore[misc]
             return None
         if not len(seen.rows):
             row = rows[rng.integers(len(rows))]
-        elif len(seen.rows) < opening_trials(len(rows)) or not np.isfinite(seen.scores).any():
+        elif len(seen.rows) < OPENING_TRIALS or not np.isfinite(seen.scores).any():
             row = farthest(self._shape, seen.rows, rows, rng)
         else:
             row = self._promising(seen, rows, tried, rng)
@@ -113,6 +113,8 @@ class AutotuneSampler(BaseSampler):  # type: ignore[misc]
 
     def _promising(self, seen: Seen, rows: Rows, tried: set[Row], rng: np.random.Generator) -> Any:
         def near(row: Any) -> Rows:
+            if self._all is not None:
+                return close_to(rows, row)
             return self._untried(self._legal_rows(self._neighbours(row.tolist())), tried)
 
         close = steps(seen, near)

@@ -122,7 +122,7 @@ def test_what_needs_more_than_what_ran_out_of_memory_is_never_tried(study, run_s
 def test_the_opening_looks_far_from_all_that_was_tried(study, run_study):
     """Too near the baseline, a model stays there: each of the first is farther from all before than most are."""
     spec = study(SERVING, budget={"trials": 30})
-    space, opening = Space(spec), run_study(spec, landscape(1)[1])[:6]
+    space, opening = Space(spec), run_study(spec, landscape(1)[1])[:3]
     everything = space.matrix(map(space.encode, space.configs))
     for number, trial in enumerate(opening[1:], 1):
         tried = space.matrix(space.encode(each.config) for each in opening[:number])
@@ -132,9 +132,9 @@ def test_the_opening_looks_far_from_all_that_was_tried(study, run_study):
 
 
 def test_the_opening_takes_no_more_than_a_third(study, run_study):
-    spec = study({f"p{i}": {"bool": True, "default": False} for i in range(10)}, budget={"trials": 12})
+    spec = study({f"p{i}": {"bool": True, "default": False} for i in range(10)}, budget={"trials": 6})
     reasons = reasons_of(spec, run_study(spec, lambda config: 1.0 + sum(config.values())))
-    assert [reason.startswith("as unlike everything") for reason in reasons[1:5]] == [True] * 3 + [False]
+    assert [reason.startswith("as unlike everything") for reason in reasons[1:4]] == [True, False, False]
 
 
 def test_what_the_file_says_comes_first_and_costs_no_more_than_itself(study, run_study):
@@ -167,7 +167,7 @@ def test_every_proposal_says_why(study, run_study):
     trials = run_study(spec, lambda config: 1.0 if config["threads"] > 1 else FailureKind.CRASHED)
     reasons = reasons_of(spec, trials)
     assert reasons[0] == "what is in use today"
-    assert reasons[8].startswith("promises most of the single steps from trial ")
+    assert reasons[8].startswith("promises most of the steps from trial ")
     words = r"promises most of all that is left: expected to be \S+ to \S+ times as good as the best, \d+% sure to run"
     assert re.search(words, reasons[9])
 

@@ -76,7 +76,7 @@ def test_steps_from_the_best_leave_out_what_cannot_help(study, try_out):
     for number in range(1, 21):
         proposal = propose(spec, Space(spec), trials)
         trials.append(try_out(spec, number, proposal, lambda config: 5.0))
-        if "single steps from trial 0" in proposal.reason:
+        if "the steps from trial 0" in proposal.reason:
             steps.append(proposal.config["dtype"] != "a" or proposal.config["mystery"] != "x")
     assert len(steps) >= 2
     assert all(steps)
