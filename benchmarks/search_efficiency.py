@@ -29,6 +29,7 @@ from search_replay.landscape import Landscape, read_landscape
 SHARES = (0.05, 0.10)
 COUNTS = (10, 20, 25, 50, 100)
 DEFAULT = "gp,tpe,random,optuna-tpe"
+WORKLOADS = ("train_", "serve_")  # names of landscapes that are no kernels
 Search: TypeAlias = Callable[[Landscape, int, int, Random | None], Run]
 
 
@@ -118,8 +119,38 @@ def summarize(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str,
     for name in names:
         each = [rows_of[name] for rows_of in found.values()]
         rows[name] = {column: scores.geometric_mean([max(1e-9, row[column]) for row in each]) for column in columns}
+        rows[name]["recommended"] = scores.geometric_mean([row["recommended"] for row in each])
         rows[name]["worst_speedup_5%"] = min(row["speedup_5%"] for row in each)
     return rows
+
+
+def judge(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, bool]:
+    """What is promised of our own strategy; kernels and whole workloads have goals of their own."""
+    own = {name: rows["gp"] for name, rows in found.items() if "gp" in rows}
+    goals: dict[str, bool] = {}
+    for kind, speedup, bests in (("kernels", 10.0, {25: 1.15, 50: 1.08}), ("workloads", 3.0, {20: 1.25})):
+        rows = [row for name, row in own.items() if name.startswith(WORKLOADS) == (kind == "workloads")]
+        if not rows:
+            continue
+        mean = scores.geometric_mean([row["speedup_5%"] for row in rows])
+        goals[f"{kind}: {mean:.2f} times faster than random to 5 %, at least {speedup:g}"] = mean >= speedup
+        for count, most in bests.items():
+            best = scores.geometric_mean([row[f"best@{count}"] for row in rows])
+            goals[f"{kind}: best after {count} is {best:.3f} of the optimum, at most {most}"] = best <= most
+    slow = [f"{name} {row['speedup_5%']:.2f}" for name, row in own.items() if row["speedup_5%"] < 1]
+    goals["nowhere slower than random" + (f": {', '.join(slow)}" if slow else "")] = not slow
+    behind = [
+        f"{name} @{count}"
+        for name, rows in found.items()
+        for count in (25, 50)
+        if "optuna-tpe" in rows and rows["gp"][f"best@{count}"] > rows["optuna-tpe"][f"best@{count}"] + 0.05
+    ]
+    goals["nowhere more than 5 points behind TPE" + (f": {', '.join(behind)}" if behind else "")] = not behind
+    wasted = sum(row["duplicate_share"] + row["illegal_share"] for row in own.values())
+    goals["nothing illegal, nothing twice"] = wasted == 0
+    slowest_ms = max(row["proposal_ms"] for row in own.values())
+    goals[f"a proposal takes {slowest_ms:.0f} ms where it takes longest, less than 50"] = slowest_ms < 50
+    return goals
 
 
 def main() -> None:
@@ -157,11 +188,14 @@ def main() -> None:
     for name, row in overall.items():
         best = "  ".join(f"@{count} {row[f'best@{count}']:.3f}" for count in COUNTS)
         speedups = f"{row['speedup_5%']:6.2f} {row['speedup_10%']:6.2f}"
-        print(f"{name:28} {speedups}   {best}   worst {row['worst_speedup_5%']:.2f}")
+        print(f"{name:28} {speedups}   {best}   chosen {row['recommended']:.3f}   worst {row['worst_speedup_5%']:.2f}")
     by_lot = next(iter(overall.values()))
     best = "  ".join(f"@{count} {by_lot[f'random_best@{count}']:.3f}" for count in COUNTS)
     print(f"{'random, exactly':28} {1:6.2f} {1:6.2f}   {best}")
     print(f"{time.monotonic() - began_s:.0f} s")
+    if all("gp" in rows for rows in found.values()):
+        samples = {"scores": found, "overall": overall, "runs": raw, "options": str(given)}
+        results.publish(given.json, samples, judge(found))
 
 
 if __name__ == "__main__":
