@@ -10,23 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from autotuner import telemetry
+from autotuner.adjust.costs import costs_s, needs_reload, reloads
 from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.expectation import believed_scores
 from autotuner.adjust.hints import Hints, hints
-from autotuner.adjust.moves import OPENING_TRIALS, anywhere, close_to, farthest, steps
+from autotuner.adjust.moves import OPENING_TRIALS, anywhere, farthest, steps, two_apart
 from autotuner.adjust.optuna_search import suggest
 from autotuner.adjust.promise import Seen, log_chance_to_fit, outlook, promise
 from autotuner.adjust.pruning import worth_trying
 from autotuner.adjust.scores import best_trial, evidence
 from autotuner.adjust.space import Mask, Row, Space
-from autotuner.metrics import median
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Measurement, Origin, Trial, Value, config_key
+from autotuner.types import Config, Origin, Trial, Value, config_key
 
 __all__ = ["Proposal", "best_trial", "propose"]
 
 _OPENING_SHARE = 1 / 3  # of the budget: most trials before the model is asked
-_SURE_TO_FIT, _LOST_SHARE = 0.98, 1 / 40  # chance, as the model of memory sees it; trials that may run out of it
+_SURE_TO_FIT, _MAY_FIT, _LOST_SHARE = (
+    0.98,
+    0.2,
+    1 / 40,
+)  # chance, as the model of memory sees it; trials that may run out of it
 _HINTED_SHARE = 1 / 4  # of the budget: most that move one parameter of the baseline; too near, and a model is blind
 
 
@@ -92,7 +96,7 @@ def propose(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> Proposal 
         return _proposal(turn, turn.rows[turn.rng.randrange(len(turn.rows))].tolist(), "at random")
     if spec.strategy == "grid":
         return _proposal(turn, turn.rows[0].tolist(), "the next in order")
-    if space.rows is not None and len(turn.rows) <= turn.remaining and any(_live(turn)):
+    if space.rows is not None and len(turn.rows) <= turn.remaining and not all(needs_reload(spec)):
         return _exhaust(turn)
     if spec.strategy == "tpe":
         return _by_tpe(turn)
@@ -117,10 +121,10 @@ def _suggested(turn: _Turn) -> Proposal | None:
 
 def _exhaust(turn: _Turn) -> Proposal:
     """The nearest that is left: live parameters first, then as few reloads and changes to the baseline as can be."""
-    reloads = _reloads(turn, turn.rows)
+    loads = reloads(turn.spec, turn.space, turn.trials, turn.rows)
     from_baseline = turn.rows != np.array(turn.space.encode(turn.spec.baseline), dtype=np.int32)
-    costly = from_baseline[:, [not live for live in _live(turn)]].sum(axis=1)
-    order = np.lexsort((from_baseline.sum(axis=1), costly, reloads))
+    costly = from_baseline[:, needs_reload(turn.spec)].sum(axis=1)
+    order = np.lexsort((from_baseline.sum(axis=1), costly, loads))
     return _proposal(turn, turn.rows[order[0]].tolist(), "every configuration that is left fits the budget")
 
 
@@ -185,13 +189,13 @@ def _far(turn: _Turn) -> Proposal | None:
 
 
 def _fitting(turn: _Turn, rows: Rows, *, else_all: bool = True) -> Rows:
-    """Those that rather fit into memory than not; all if there are none.
+    """Those that may fit into memory; all if there are none.
 
-    One trial in forty may be lost to find where the memory ends. Beyond, only what is nearly sure to fit is tried: it
-    makes the model surer of what lies behind.
+    One trial in forty may be lost to find where the memory ends: nobody would ever know it otherwise. Beyond, only what
+    is nearly sure to fit is tried, which makes the model surer of what lies behind.
     """
     lost = sum(trial.ran_out_of_memory for trial in turn.trials)
-    sure = _SURE_TO_FIT if lost > _LOST_SHARE * turn.number else 0.5
+    sure = _SURE_TO_FIT if lost > _LOST_SHARE * turn.number else _MAY_FIT
     fits = log_chance_to_fit(turn.space.shape, turn.seen, rows) > math.log(sure)
     return rows[fits] if fits.any() or not else_all else rows
 
@@ -221,10 +225,9 @@ def _explore(turn: _Turn) -> Proposal:
 
 
 def _near(turn: _Turn, row: npt.NDArray[np.int32]) -> Rows:
-    """What is worth trying and differs little: in one or two parameters, or in one where the space is not listed."""
-    if turn.space.rows is not None:
-        return close_to(turn.rows, row)
-    return _left(turn, turn.space.neighbours(turn.space.decode(row.tolist())))
+    """What is worth trying and differs in one choice, or in two parameters where the space is listed."""
+    single = _left(turn, turn.space.neighbours(turn.space.decode(row.tolist())))
+    return single if turn.space.rows is None else np.concatenate([single, two_apart(turn.rows, row, turn.draws)])
 
 
 def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:
@@ -240,7 +243,7 @@ def _promising(turn: _Turn, rows: Rows, reason: str, *, by_rank: bool = False) -
     """
     expected = believed_scores(turn.spec, turn.space, turn.trials, turn.seen.rows, rows)
     gain = promise(turn.space.shape, turn.seen, rows, *expected, by_rank=by_rank)
-    merit = gain - 0.5 * np.log(_costs_s(turn, rows))
+    merit = gain - 0.5 * np.log(costs_s(turn.spec, turn.space, turn.trials, rows))
     row = _choose(turn, rows, merit)
     one = turn.space.matrix([tuple(row)])
     best = best_trial(turn.spec, turn.trials)
@@ -250,45 +253,14 @@ def _promising(turn: _Turn, rows: Rows, reason: str, *, by_rank: bool = False) -
     return _proposal(turn, row, f"{reason}: {words}{compared}")
 
 
-def _costs_s(turn: _Turn, rows: Rows) -> Floats:
-    """What each is likely to take: a run, and where something must be loaded anew what that took of the most alike.
-
-    Of equals the latest, for what was compiled once lies in a cache.
-    """
-    measured = [trial for trial in turn.trials if isinstance(trial.outcome, Measurement)]
-    took_s = [each.warmup_s + each.duration_s for trial in measured if isinstance(each := trial.outcome, Measurement)]
-    loaded = [(trial, s) for trial in reversed(measured) if (s := _setup_s(trial)) > 0]
-    setup_s = np.zeros(len(rows))
-    if loaded:
-        known = turn.space.matrix(turn.space.encode(trial.config) for trial, _ in loaded)
-        alike = turn.space.shape.distances(rows, known).argmin(axis=1)
-        setup_s = np.array([seconds for _, seconds in loaded])[alike]
-    return np.asarray(1e-3 + (median(took_s) if took_s else 0.0) + setup_s * (_reloads(turn, rows) > 0))
-
-
-def _setup_s(trial: Trial) -> float:
-    return trial.outcome.setup_s if isinstance(trial.outcome, Measurement) else 0.0
-
-
 def _choose(turn: _Turn, rows: Rows, merit: Floats) -> list[int]:
     """One of the rows with the largest merit; among equals one without a reload, then by lot."""
     merit = np.nan_to_num(merit, nan=-np.inf)
     equals = rows[merit >= merit.max() - 1e-9]
-    reloads = _reloads(turn, equals)
-    equals = equals[reloads == reloads.min()]
+    loads = reloads(turn.spec, turn.space, turn.trials, equals)
+    equals = equals[loads == loads.min()]
     chosen: list[int] = equals[turn.rng.randrange(len(equals))].tolist()
     return chosen
-
-
-def _reloads(turn: _Turn, rows: Rows) -> Floats:
-    """How many parameters that need a reload differ from the previous trial's."""
-    previous = np.array(turn.space.encode(turn.trials[-1].config), dtype=np.int32)
-    costly = [not live for live in _live(turn)]
-    return np.asarray((rows[:, costly] != previous[costly]).sum(axis=1), dtype=np.float64)
-
-
-def _live(turn: _Turn) -> list[bool]:
-    return [turn.spec.trait(name).live for name in turn.space.names]
 
 
 def _proposal(turn: _Turn, row: Sequence[int], reason: str) -> Proposal:

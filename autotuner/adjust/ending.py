@@ -58,8 +58,9 @@ def little_expected(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> s
     """
     if spec.strategy != "gp" or space.rows is None or len(space.rows) > _MOST_ROWS:
         return ""
-    if len(trials) < _FEWEST_TRIALS + _LITTLE_FOR - 1:
-        return ""
+    left = int(worth_trying(space, trials, space.rows).sum())
+    if len(trials) < _FEWEST_TRIALS + _LITTLE_FOR - 1 or left <= spec.budget.trials - len(trials):
+        return ""  # too early, or all of it can be tried
     most = 0.0
     for count in range(len(trials), len(trials) - _LITTLE_FOR, -1):
         most = max(most, _expected_of_all(spec, space, trials[:count]))
@@ -80,4 +81,4 @@ def _expected_of_all(spec: StudySpec, space: Space, trials: Sequence[Trial]) -> 
     if not seen.are_logs or not seen.feasible.any():
         return math.inf
     gains = expected_gain(space.shape, seen, rows, *believed_scores(spec, space, trials, seen.rows, rows))
-    return float(np.sort(gains)[-(spec.budget.trials - len(trials)) :].sum())
+    return float(np.sort(gains)[max(0, len(gains) - spec.budget.trials + len(trials)) :].sum())

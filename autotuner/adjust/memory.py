@@ -11,7 +11,7 @@ Rasmussen & Williams, Gaussian Processes for Machine Learning, section 3.6).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -23,13 +23,15 @@ from autotuner.adjust.dimensions import Floats, Rows, Shape
 from autotuner.adjust.gaussian import on_one_thread
 
 _LEVEL, _SLOPE = 0.5, 1.0  # of what there is: expected need, and its growth over the whole range of a driver
-_LEVEL_SPREAD = 0.5
+_LEVEL_SPREAD, _SLOPE_SPREAD = 0.5, 1.0  # that all configurations share, so that no number of alike ones makes it sure
 # Of what is fitted, as logarithms: how much other parameters change of the level and of the slope, and how unlike one
 # such parameter makes two configurations; and their standard deviations.
-_BELIEVED = (math.log(0.2), math.log(1.5), math.log(0.15))
+_BELIEVED = (math.log(0.2), math.log(1.0), math.log(0.15))
 _SPREADS = (0.7, 1.2, 1.0)
 _NOISE, _LEAST_NOISE = 0.01, 0.003  # relative, and of what there is
+_LOST_NOISE = 0.1  # of what ran out of memory: others may have had a part of it, or it was in pieces
 _ITERATIONS = 8
+_REFIT_EVERY = 5  # measured trials
 _FITTED = 48  # observations that parameters are fitted to: those nearest to the end of the memory
 _SILENT = 1e6  # variance of what says nothing
 
@@ -70,24 +72,27 @@ class _Inputs:
 
     Attributes:
         drivers: Shares of their largest values [n, drivers].
-        others: Indicators of all other parameters' values, one matrix a trait, which `unlike` compares.
+        places: Where the values of all other parameters lie [n, others]; of names their numbers.
+        ordered: Which of those are numbers [others].
     """
 
     drivers: Floats
-    others: tuple[tuple[Floats, Floats], ...]
+    places: Floats
+    ordered: tuple[bool, ...]
 
     @classmethod
     def of(cls, shape: Shape, drivers: Mapping[int, Floats], rows: Rows) -> "_Inputs":
-        columns = [values[rows[:, i]] for i, values in drivers.items()]
-        traits = {i: each.traits[0] for i, each in enumerate(shape.dimensions) if each.traits and i not in drivers}
-        others = tuple((table[rows[:, i]], np.eye(len(table))[rows[:, i]]) for i, table in traits.items())
-        return cls(np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0)), others)
+        others = {i: each for i, each in enumerate(shape.dimensions) if each.size > 1 and i not in drivers}
+        return cls(
+            _columns([values[rows[:, i]] for i, values in drivers.items()], len(rows)),
+            _columns([np.array(each.places[0])[rows[:, i]] for i, each in others.items()], len(rows)),
+            tuple(each.ordered for each in others.values()),
+        )
 
     def unlike(self, them: "_Inputs") -> Floats:
-        """Squared distances by parameter [parameters, n, m]."""
-        count = len(self.drivers), len(them.drivers)
-        each = [near @ there.T for (near, _), (_, there) in zip(self.others, them.others, strict=True)]
-        return np.stack(each) if each else np.zeros((0, *count))
+        """Squared distances by parameter [others, n, m]: 1 between two names, and between the ends of a range."""
+        gaps = self.places.T[:, :, None] - them.places.T[:, None, :]
+        return np.where(np.array(self.ordered, dtype=np.bool_)[:, None, None], gaps**2, gaps != 0)
 
     def growth(self, them: "_Inputs") -> Floats:
         """Of every set of drivers the product of theirs in both, summed [n, m]."""
@@ -100,10 +105,15 @@ class _Inputs:
         return np.asarray(_LEVEL + _SLOPE * ((1 + self.drivers).prod(axis=1) - 1), dtype=np.float64)
 
 
+def _columns(each: Sequence[Floats], count: int) -> Floats:
+    return np.stack(each, axis=1) if each else np.zeros((count, 0))
+
+
 def _kernel(theta: Floats, unlike: Floats, growth: Floats) -> Floats:
     level, slope = np.exp(2 * theta[:2])
     alike = np.exp(-np.tensordot(np.exp(theta[2:]), unlike, axes=1))
-    return np.asarray(_LEVEL_SPREAD**2 + (level + slope * growth) * alike, dtype=np.float64)
+    shared = _LEVEL_SPREAD**2 + _SLOPE_SPREAD**2 * growth
+    return np.asarray(shared + (level + slope * growth) * alike, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -127,8 +137,8 @@ class _Model:
         from scipy.linalg import solve_triangular
 
         cross = _kernel(self.theta, asked.unlike(self.inputs), asked.growth(self.inputs))
-        own = _LEVEL_SPREAD**2 + np.exp(2 * self.theta[0])
-        own = own + np.exp(2 * self.theta[1]) * ((1 + asked.drivers**2).prod(axis=1) - 1)
+        level, slope = np.exp(2 * self.theta[:2])
+        own = _LEVEL_SPREAD**2 + level + (_SLOPE_SPREAD**2 + slope) * ((1 + asked.drivers**2).prod(axis=1) - 1)
         known = solve_triangular(self.root, cross.T, lower=True, check_finite=False)
         variance = np.maximum(_LEAST_NOISE**2, own - np.einsum("ij,ij->j", known, known))
         return asked.mean + cross @ self.weights, np.sqrt(variance)
@@ -137,20 +147,28 @@ class _Model:
 @lru_cache(maxsize=8)
 def _model(shape: Shape, known: Demand) -> _Model:
     """Remembered, for a proposal asks several times."""
+    seen, lost = known.rows[known.measured], known.rows[~known.measured]
+    ratios = known.ratios[known.measured]
+    variances = (_NOISE * ratios + _LEAST_NOISE) ** 2
+    fitted = max(1, len(seen) - len(seen) % _REFIT_EVERY)
+    drivers = tuple((i, tuple(values.tolist())) for i, values in known.drivers.items())
     with on_one_thread():
-        inputs = _Inputs.of(shape, known.drivers, known.rows[known.measured])
-        ratios = known.ratios[known.measured]
-        variances = (_NOISE * ratios + _LEAST_NOISE) ** 2
-        model = _Model.of(inputs, _fit(inputs, ratios, variances), ratios, variances)
-        if known.measured.all():
+        theta = _fitted(shape, drivers, seen[:fitted].tobytes(), ratios[:fitted].tobytes())
+        model = _Model.of(_Inputs.of(shape, known.drivers, seen), theta, ratios, variances)
+        if not len(lost):
             return model
-        lost = _Inputs.of(shape, known.drivers, known.rows[~known.measured])
-        values, doubts = _more_than_there_is(*model.forecast(lost))
-        together = _Inputs.of(
-            shape, known.drivers, np.concatenate([known.rows[known.measured], known.rows[~known.measured]])
-        )
-        ratios, variances = np.concatenate([ratios, values]), np.concatenate([variances, doubts])
-        return _Model.of(together, model.theta, ratios, variances)
+        values, doubts = _more_than_there_is(*model.forecast(_Inputs.of(shape, known.drivers, lost)))
+        together = _Inputs.of(shape, known.drivers, np.concatenate([seen, lost]))
+        return _Model.of(together, theta, np.concatenate([ratios, values]), np.concatenate([variances, doubts]))
+
+
+@lru_cache(maxsize=64)
+def _fitted(shape: Shape, drivers: tuple[tuple[int, tuple[float, ...]], ...], rows: bytes, ratios: bytes) -> Floats:
+    """By content: a search that is resumed proposes what it would have."""
+    seen = np.frombuffer(ratios)
+    table = np.frombuffer(rows, dtype=np.int32).reshape(len(seen), -1)
+    inputs = _Inputs.of(shape, {i: np.array(values) for i, values in drivers}, table)
+    return _fit(inputs, seen, (_NOISE * seen + _LEAST_NOISE) ** 2)
 
 
 def _more_than_there_is(mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
@@ -160,7 +178,7 @@ def _more_than_there_is(mean: Floats, deviation: Floats) -> tuple[Floats, Floats
     behind = (1 - mean) / deviation
     hazard = np.exp(-0.5 * behind**2 - 0.5 * math.log(2 * math.pi) - log_ndtr(-behind))
     kept = np.clip(1 + behind * hazard - hazard**2, 1e-3, 1 - 1e-6)  # of the variance
-    variances = np.minimum(_SILENT, deviation**2 * kept / (1 - kept))
+    variances = np.minimum(_SILENT, deviation**2 * kept / (1 - kept)) + _LOST_NOISE**2
     values = mean + deviation * hazard / (1 - kept)
     return np.asarray(values, dtype=np.float64), np.asarray(variances, dtype=np.float64)
 

@@ -9,10 +9,8 @@ from autotuner.adjust.dimensions import Rows, Shape
 from autotuner.adjust.promise import Seen
 
 LOCAL_EVERY = 2  # each second proposal is a step from the best
-OPENING_TRIALS = (
-    3  # that come first, far from each other, the baseline included: a model that begins near it stays there
-)
-_CLOSE = 2  # parameters that a step changes at most: one alone is often forbidden, or worth nothing
+OPENING_TRIALS = 3  # far from each other, the baseline included: a model that begins near it stays there
+_PAIRS = 500  # of the rows two steps away
 _SPREAD_OVER = 500  # rows among which the farthest is looked for
 _SAMPLE = 2000  # rows that a model is asked about, besides the neighbours of the best
 _LEADERS = 3  # whose neighbours are always among them
@@ -40,11 +38,9 @@ def anywhere(seen: Seen, rows: Rows, near: Near, rng: np.random.Generator) -> Ro
     return np.unique(np.concatenate([_sample(rows, _SAMPLE, rng), *map(near, _leaders(seen))]), axis=0)
 
 
-def close_to(rows: Rows, row: npt.NDArray[np.int32]) -> Rows:
-    """Those of the rows that differ in one or two parameters."""
-    changes = (rows != row).sum(axis=1)
-    found: Rows = rows[(changes > 0) & (changes <= _CLOSE)]
-    return found
+def two_apart(rows: Rows, row: npt.NDArray[np.int32], rng: np.random.Generator) -> Rows:
+    """Some of the rows that differ in two parameters: changing one alone is often forbidden, or worth nothing."""
+    return _sample(rows[(rows != row).sum(axis=1) == 2], _PAIRS, rng)
 
 
 def _leaders(seen: Seen) -> Rows:

@@ -132,7 +132,9 @@ def memory_demand(space: Space, trials: Sequence[Trial]) -> Demand | None:
     told, demands = ~np.isnan(ratios), {i: _demand(space, i) for i in range(len(space.names))}
     drivers = {i: values / values.max() for i, values in demands.items() if values is not None and values.max() > 0}
     growth = math.prod(1 / values[values > 0].min() for values in drivers.values())
-    if ratios.max(where=np.isfinite(ratios), initial=0.0) * growth * _OTHERS_TOO < 1:
+    measured = np.isfinite(ratios)
+    scarce = np.isinf(ratios).any() or ratios.max(where=measured, initial=0.0) * growth * _OTHERS_TOO >= 1
+    if not measured.any() or not scarce:
         return None
     rows = space.matrix(space.encode(trial.config) for trial in trials)
     return Demand(rows[told], ratios[told], drivers)

@@ -78,7 +78,7 @@ def _window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
             half_widths.append(_half_width_ratio(window))
             if half_widths[-1] <= protocol.precision_ratio:
                 window.ended_by = "precision"
-            elif job.rival and len(blocks) >= 2 * protocol.min_blocks and _is_far(window, job.rival, half_widths[-1]):
+            elif job.rival and len(blocks) >= 2 * protocol.min_blocks and _is_far(window, job.rival):
                 window.ended_by = "far behind the best so far"
             elif statistics.has_plateaued(half_widths):
                 window.ended_by = "plateau"
@@ -86,13 +86,16 @@ def _window(team: Team, job: Job, readers: Sequence[ProbeReader]) -> Window:
     return window
 
 
-def _is_far(window: Window, rival: Rival, half_width_ratio: float) -> bool:
+def _is_far(window: Window, rival: Rival) -> bool:
     """Whether even the upper end of its interval is far behind; what is nearer is worth its full precision.
 
     An interval of the fewest blocks is too often too narrow, so that twice as many are waited for.
     """
-    rates = window.samples.get(rival.metric, [])
-    return bool(rates) and metrics.median(rates) * (1 + half_width_ratio) < _FAR_BEHIND_RATIO * rival.value
+    rates, weights = window.samples.get(rival.metric, []), window.samples.get("block_s", [])
+    if not rates:
+        return False
+    upper = metrics.value_of(rival.metric, window.samples) * (1 + statistics.half_width_ratio(rates, weights))
+    return upper < _FAR_BEHIND_RATIO * rival.value
 
 
 def _half_width_ratio(window: Window) -> float:

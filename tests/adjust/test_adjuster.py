@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autotuner.adjust.adjuster import best_trial, propose
+from autotuner.adjust.adjuster import Proposal, best_trial, propose
+from autotuner.adjust.costs import costs_s
 from autotuner.adjust.space import Space
 from autotuner.types import FailureKind, Origin, config_key
 
@@ -176,13 +177,24 @@ def test_what_costs_a_reload_is_changed_when_it_is_worth_it(study, run_study):
     """Of two equal gains the one without a reload comes first; loading takes a hundred times as long as a run."""
     parameters = {f"live{i}": {"int": [0, 3], "default": 0, "live": True} for i in range(3)}
     parameters |= {f"slow{i}": {"int": [0, 3], "default": 0} for i in range(3)}
-    reloads = {}
-    for setup_s in (0.0, 100.0):
-        spec = study(parameters, budget={"trials": 40})
+    reloads = {0.0: 0, 100.0: 0}
+    for setup_s, seed in itertools.product(reloads, range(4)):
+        spec = study(parameters, budget={"trials": 40}, seed=seed)
         trials = run_study(spec, lambda config: 1.0 + sum(config.values()), setup_s=setup_s)
         settings_of_reload = [tuple(trial.config[f"slow{i}"] for i in range(3)) for trial in trials]
-        reloads[setup_s] = sum(a != b for a, b in itertools.pairwise(settings_of_reload))
+        reloads[setup_s] += sum(a != b for a, b in itertools.pairwise(settings_of_reload))
     assert reloads[100.0] < 0.8 * reloads[0.0]
+
+
+def test_what_was_used_again_does_not_say_what_a_reload_takes(study, try_out):
+    spec = study({"live": {"int": [0, 7], "default": 0, "live": True}, "slow": {"choices": ["x", "y"], "default": "x"}})
+    space, trials = Space(spec), []
+    for slow, live, setup_s, reused in (("x", 0, 60.0, False), ("x", 5, 0.01, True), ("y", 5, 30.0, False)):
+        proposal = Proposal({"live": live, "slow": slow}, Origin.SAMPLER, "")
+        trial = try_out(spec, len(trials), proposal, lambda config: 1.0, setup_s)
+        trials.append(dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, reused=reused)))
+    rows = space.matrix([space.encode({"live": 6, "slow": "x"}), space.encode({"live": 6, "slow": "y"})])
+    assert costs_s(spec, space, trials, rows) == pytest.approx([61.0, 1.0], abs=0.01)
 
 
 def test_nothing_is_left_when_everything_else_is_ruled_out(study, run_study):

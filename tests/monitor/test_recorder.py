@@ -204,6 +204,15 @@ def test_what_is_far_behind_the_best_is_not_measured_to_the_end(times_as_fast: f
     assert len(seen.samples["block_step_s"]) >= long.min_blocks  # it has an interval all the same
 
 
+def test_where_steps_take_turns_the_rate_over_all_time_is_compared() -> None:
+    """The median of its blocks is a third of it."""
+    long = replace(QUICK, precision_ratio=1e-9, max_measure_s=4.0)
+    alone = measure(job(Turns(uneven=True), long))
+    best = value_of("throughput_samples_per_s", alone.samples)
+    seen = measure(job(Turns(uneven=True), long, rival=Rival("throughput_samples_per_s", best)))
+    assert seen.reason == alone.reason
+
+
 def test_contended_window_is_measured_again() -> None:
     seen = measure(job(protocol=replace(QUICK, contended_retries=1), probes=(Disturbed(windows=1),)))
     assert not seen.contended
