@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from autotuner.errors import MachineError, UsageError
+from autotuner.errors import MachineError, UnsupportedError, UsageError
 from autotuner.load import results
 from autotuner.load.capacity import highest_rate, throughput_per_s
 from autotuner.load.dialect import Dialect, learn
@@ -176,9 +176,23 @@ def _understood(client: LoadClient, target: Target, traffic: Traffic) -> Dialect
     return dialect
 
 
+def _refuse_unknown(episode: Episode, level: ServiceLevel) -> None:
+    """A level that no answer can break is not kept.
+
+    Raises:
+        UsageError: It bounds a time that these answers do not tell.
+    """
+    try:
+        results.check_measurable(episode, level)
+    except UnsupportedError as error:
+        raise UsageError(f"--slo: {error.message}", f"{error.hint}; bound latency_s otherwise") from error
+
+
 def _report(
     target: Target, traffic: Traffic, plan: Plan, episode: Episode, level: ServiceLevel | None, rate: float | None
 ) -> LoadReport:
+    if level is not None:
+        _refuse_unknown(episode, level)
     replies = episode.replies
     paced = plan.paced
     due_s = replies[-1].due_s - replies[0].due_s

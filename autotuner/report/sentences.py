@@ -96,6 +96,8 @@ def outputs_sentence(verification: Verification) -> str:
     equivalence = verification.equivalence
     if equivalence is None:
         return "not compared with the baseline's"
+    if not equivalence.judged:
+        return f"not compared: {one_line(equivalence.reason)}"
     kept = "kept" if equivalence.kept else "NOT kept"
     return f"{kept} (rule: {equivalence.tier}): {one_line(equivalence.reason)}"
 

@@ -34,12 +34,14 @@ class Equivalence:
         tier: The rule that was applied, the loosest among the changed parameters.
         reason: One sentence with the deciding number.
         metrics: Deviations from the reference (`output_error_ratio`, `output_kl_nats`, …).
+        judged: False where nothing was compared: the file says so, or there is nothing to compare.
     """
 
     kept: bool
     tier: Tier
     reason: str
     metrics: Metrics = field(default_factory=dict)
+    judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)

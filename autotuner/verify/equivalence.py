@@ -67,14 +67,14 @@ def judge_outputs(
         dtype_rounding_ratio: Relative error that reordering may cause: 1e-5 float32, 1e-2 float16, 5e-2 bfloat16.
     """
     if not rules.guard:
-        return Equivalence(True, tier, "outputs were not judged: the guard is switched off", metrics)
+        return Equivalence(True, tier, "the guard is switched off", metrics, judged=False)
     if not _MEASURED & metrics.keys():
-        return Equivalence(True, tier, "the workload gives no outputs to compare", metrics)
+        return Equivalence(True, tier, "the workload gives no outputs to compare", metrics, judged=False)
     broken = [name for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
         return Equivalence(False, tier, f"{broken[0]} is {metrics[broken[0]]}", metrics)
     if tier is Tier.FREE:
-        return Equivalence(True, tier, "not compared: it computes something else, as the file asks", metrics)
+        return Equivalence(True, tier, "it computes something else, as the file asks", metrics, judged=False)
     judged = list(_judge(rules, tier, metrics, spread, dtype_rounding_ratio))
     failed = [text for kept, text in judged if not kept]
     if failed:

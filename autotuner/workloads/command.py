@@ -22,7 +22,7 @@ from autotuner.metrics import METRICS, Metric, derived_metric, metric
 from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
 from autotuner.types import Binding, Config
 from autotuner.workloads.finishing import Finished, finish
-from autotuner.workloads.programs import ProgramError, environment, write_files
+from autotuner.workloads.programs import ProgramError, check_program, environment, write_files
 from autotuner.workloads.templates import Arguments, Values, fill, fill_arguments, misfit, names_in
 
 _OURS = ("folder", "python")
@@ -165,6 +165,8 @@ class Command(Workload):
         """Whether the folder is there."""
         if self.cwd is not None and not self.cwd.is_dir():
             raise UsageError(f"workload.cwd: there is no folder {self.cwd}")
+        if not self.build:  # which may make it
+            check_program(self.argv, self.cwd)
 
     def refuses(self, config: Config) -> str:
         """A name in a text that is no parameter, or a parameter that no text names."""

@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import IO, Self
 
 import psutil
 
-from autotuner.errors import AutotuneError, UnsupportedError
+from autotuner.errors import AutotuneError, UnsupportedError, UsageError
 
 # What a program gets of our environment: nothing that could be a secret, and no proxy between server and client.
 INHERITED = (
@@ -40,6 +41,22 @@ _OUT_OF_MEMORY = (
 
 class ProgramError(AutotuneError):
     """A program did not do what it was started for."""
+
+
+def check_program(argv: Sequence[object], cwd: Path | None) -> None:
+    """Whether what is to be started is there, as far as that is known before anything is filled in.
+
+    Raises:
+        UsageError: The program, or the script that our Python is to run, is not.
+    """
+    folder, (program, script) = cwd or Path(), [*argv, ""][:2]
+    if isinstance(program, str) and "{" not in program:
+        found = shutil.which(str(folder / program) if "/" in program else program)
+        if found is None:
+            raise UsageError(f"workload.argv: there is no program {program}", "install it, or write its path")
+    is_script = program == "{python}" and isinstance(script, str) and script.endswith(".py") and "{" not in script
+    if is_script and not (folder / str(script)).is_file():
+        raise UsageError(f"workload.argv: there is no file {script}", f"looked in {folder.resolve()}")
 
 
 def environment(inherit: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:

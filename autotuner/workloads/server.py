@@ -25,7 +25,7 @@ from autotuner.load.traffic import Level, Traffic
 from autotuner.plugins import OpenWorkload, Preload, Trait, Workload
 from autotuner.types import Binding, Config, Tier
 from autotuner.workloads.labels import Quality
-from autotuner.workloads.programs import Program, environment, write_files
+from autotuner.workloads.programs import Program, check_program, environment, write_files
 from autotuner.workloads.serving import OpenServer, Reload, Service, await_answer
 from autotuner.workloads.templates import Arguments, fill, fill_arguments, misfit, names_in
 
@@ -96,6 +96,8 @@ class Server(Workload):
             raise ValueError("find_rate needs a service level to keep: slo: {latency_s: 200 ms}")
         if self.find_rate and self.load.arrivals == "trace":
             raise ValueError("find_rate chooses the rate itself; a trace has its own")
+        if self.api == "json" and self.slo and (self.slo.ttft_s is not None or self.slo.tpot_s is not None):
+            raise ValueError("slo: answers of api: json come whole, so bound latency_s")
         if self.port is None and "{port}" not in self.url:
             raise ValueError("write {port} into the url, or say which port: it is")
         if self.port is None and "port" not in names_in([*self.argv, self.env, self.files]):
@@ -106,6 +108,8 @@ class Server(Workload):
         """Of what is only known with a service level, a search for the rate, a price."""
         if metric in ("goodput_requests_per_s", "slo_attainment_ratio") and self.slo is None:
             return "workload.slo: {latency_s: 200 ms}"
+        if self.api == "json" and metric.startswith(("ttft_", "tpot_")):
+            return "workload.api: chat or completions, whose answers come in parts"
         if metric == "slo_rate_per_s" and not self.find_rate:
             return "workload.find_rate: true"
         return "workload.price_per_hour:" if metric == "cost_per_million_tokens" and not self.price_per_hour else ""
@@ -139,6 +143,7 @@ class Server(Workload):
             read_requests(self.load.prompts)
         if self.cwd is not None and not self.cwd.is_dir():
             raise UsageError(f"workload.cwd: there is no folder {self.cwd}")
+        check_program(self.argv, self.cwd)
 
     def refuses(self, config: Config) -> str:
         """A name in a text that is no parameter, or a parameter that no text names."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import socket
 import sys
 from pathlib import Path
@@ -283,6 +284,7 @@ FILE = """\
 workload:
   kind: server
   argv: [./serve, --port, "{port}", --cache, "{cache}"]
+  api: json
   load: {arrivals: closed}
 parameters:
   cache: {int: [0, 3], default: 0}
@@ -292,14 +294,30 @@ objectives:
 
 
 @pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["nosuch-server", "{port}"], "workload.argv: there is no program nosuch-server"),
+        (["./nosuch", "{port}"], "workload.argv: there is no program ./nosuch"),
+        (["{python}", "nosuch.py", "{port}"], "workload.argv: there is no file nosuch.py"),
+    ],
+)
+def test_a_program_that_is_not_there_is_said_before_anything_runs(argv, says):
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Server(argv=argv).check()
+    Server(argv=["{python}", "-m", "http.server", "{port}"]).check()
+
+
+@pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("{cache}", "{cach}", "s.yaml:1: workload: the baseline cannot run: {cach} is no parameter: did you mean {ca"),
         ("--port, \"{port}\", ", "", "nothing tells the server its port: write {port} into argv"),
-        ("throughput_requests", "goodput_requests", "s.yaml:8: objectives.0.maximize: goodput_requests_per_s is not "
+        ("throughput_requests", "goodput_requests", "s.yaml:9: objectives.0.maximize: goodput_requests_per_s is not "
          "known without workload.slo"),
         ("throughput_requests", "slo_rate", "is not known without workload.find_rate: true"),
-        ("load: {arrivals: closed}", "slo: {latency_s: 200 mm}", "s.yaml:4: workload.slo.latency_s: 'mm' is not"),
+        ("throughput_requests_per_s", "ttft_p95_s", "not known without workload.api: chat or completions"),
+        ("load: {arrivals: closed}", "slo: {ttft_s: 1 s}", "answers of api: json come whole, so bound latency_s"),
+        ("load: {arrivals: closed}", "slo: {latency_s: 200 mm}", "s.yaml:5: workload.slo.latency_s: 'mm' is not"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_file_are_said_where_they_are(tmp_path, old, new, says):
