@@ -26,11 +26,8 @@ from autotuner.types import Config, Origin, Trial, Value, config_key
 __all__ = ["Proposal", "best_trial", "propose"]
 
 _OPENING_SHARE = 1 / 3  # of the budget: most trials before the model is asked
-_SURE_TO_FIT, _MAY_FIT, _LOST_SHARE = (
-    0.98,
-    0.2,
-    1 / 40,
-)  # chance, as the model of memory sees it; trials that may run out of it
+# Chances to fit, as the model of memory sees them, and the share of the trials that may run out of it.
+_SURE_TO_FIT, _RATHER_FITS, _MAY_FIT, _LOST_SHARE = 0.995, 0.7, 0.1, 1 / 40
 _HINTED_SHARE = 1 / 4  # of the budget: most that move one parameter of the baseline; too near, and a model is blind
 
 
@@ -184,18 +181,18 @@ def _far(turn: _Turn) -> Proposal | None:
     if not few and np.isfinite(turn.seen.scores).any():
         return None
     rows = anywhere(turn.seen, turn.rows, lambda row: _near(turn, row), turn.draws)
-    row = farthest(turn.space.shape, turn.seen.rows, _fitting(turn, rows), turn.draws)
+    row = farthest(turn.space.shape, turn.seen.rows, _fitting(turn, rows, rather=True), turn.draws)
     return _proposal(turn, row.tolist(), "as unlike everything tried as can be")
 
 
-def _fitting(turn: _Turn, rows: Rows, *, else_all: bool = True) -> Rows:
+def _fitting(turn: _Turn, rows: Rows, *, else_all: bool = True, rather: bool = False) -> Rows:
     """Those that may fit into memory; all if there are none.
 
     One trial in forty may be lost to find where the memory ends: nobody would ever know it otherwise. Beyond, only what
     is nearly sure to fit is tried, which makes the model surer of what lies behind.
     """
     lost = sum(trial.ran_out_of_memory for trial in turn.trials)
-    sure = _SURE_TO_FIT if lost > _LOST_SHARE * turn.number else _MAY_FIT
+    sure = _SURE_TO_FIT if lost > _LOST_SHARE * turn.number else _RATHER_FITS if rather else _MAY_FIT
     fits = log_chance_to_fit(turn.space.shape, turn.seen, rows) > math.log(sure)
     return rows[fits] if fits.any() or not else_all else rows
 
