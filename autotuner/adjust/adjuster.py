@@ -14,7 +14,7 @@ from autotuner.adjust.costs import costs_s, needs_reload, reloads
 from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.expectation import believed_scores
 from autotuner.adjust.hints import Hints, hints
-from autotuner.adjust.moves import OPENING_TRIALS, anywhere, farthest, steps, two_apart
+from autotuner.adjust.moves import OPENING_TRIALS, anywhere, close_to, farthest, steps
 from autotuner.adjust.optuna_search import suggest
 from autotuner.adjust.promise import Seen, log_chance_to_fit, outlook, promise
 from autotuner.adjust.pruning import worth_trying
@@ -224,7 +224,7 @@ def _explore(turn: _Turn) -> Proposal:
 def _near(turn: _Turn, row: npt.NDArray[np.int32]) -> Rows:
     """What is worth trying and differs in one choice, or in two parameters where the space is listed."""
     single = _left(turn, turn.space.neighbours(turn.space.decode(row.tolist())))
-    return single if turn.space.rows is None else np.concatenate([single, two_apart(turn.rows, row, turn.draws)])
+    return single if turn.space.rows is None else np.concatenate([single, close_to(turn.rows, row, turn.draws)])
 
 
 def _left(turn: _Turn, rows: Iterable[Row]) -> Rows:

@@ -38,9 +38,13 @@ def anywhere(seen: Seen, rows: Rows, near: Near, rng: np.random.Generator) -> Ro
     return np.unique(np.concatenate([_sample(rows, _SAMPLE, rng), *map(near, _leaders(seen))]), axis=0)
 
 
-def two_apart(rows: Rows, row: npt.NDArray[np.int32], rng: np.random.Generator) -> Rows:
-    """Some of the rows that differ in two parameters: changing one alone is often forbidden, or worth nothing."""
-    return _sample(rows[(rows != row).sum(axis=1) == 2], _PAIRS, rng)
+def close_to(rows: Rows, row: npt.NDArray[np.int32], rng: np.random.Generator) -> Rows:
+    """Those of the rows that differ in one parameter, and some of those that differ in two.
+
+    Changing one alone is often forbidden, or worth nothing.
+    """
+    changes = (rows != row).sum(axis=1)
+    return np.concatenate([rows[changes == 1], _sample(rows[changes == 2], _PAIRS, rng)])
 
 
 def _leaders(seen: Seen) -> Rows:

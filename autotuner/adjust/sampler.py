@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autotuner.adjust.dimensions import Floats, Rows, Shape, names, numbers
-from autotuner.adjust.moves import OPENING_TRIALS, anywhere, farthest, steps, two_apart
+from autotuner.adjust.moves import OPENING_TRIALS, anywhere, close_to, farthest, steps
 from autotuner.adjust.promise import Seen, promise
 
 _MOST = 200_000  # combinations that are listed; of larger spaces some are drawn for each proposal
@@ -113,8 +113,9 @@ class AutotuneSampler(BaseSampler):  # type: ignore[misc]
 
     def _promising(self, seen: Seen, rows: Rows, tried: set[Row], rng: np.random.Generator) -> Any:
         def near(row: Any) -> Rows:
-            single = self._untried(self._legal_rows(self._neighbours(row.tolist())), tried)
-            return single if self._all is None else np.concatenate([single, two_apart(rows, row, rng)])
+            if self._all is not None:
+                return close_to(rows, row, rng)
+            return self._untried(self._legal_rows(self._neighbours(row.tolist())), tried)
 
         close = steps(seen, near)
         pool = close if len(close) else anywhere(seen, rows, near, rng)
