@@ -9,6 +9,9 @@ from autotuner.metrics import median
 from autotuner.spec.model import Budget
 from autotuner.types import Failure, Measurement, Metrics, Trial
 
+_VERDICT_MARGIN = 1.25  # finalists are raced and proven to fit before the contest
+_MOST_FOR_A_VERDICT = 0.6  # of the budget: a search that tried nothing finds nothing
+
 
 class Clock:
     """Counts the minutes of a study over all its runs.
@@ -39,10 +42,11 @@ class Clock:
         """What is left of the whole budget; infinite without one."""
         return float("inf") if self.total_s is None else self.total_s - self.elapsed_s
 
-    def search_ends(self, trials: Sequence[Trial], *, hopeful: bool = True) -> str:
+    def search_ends(self, trials: Sequence[Trial], *, hopeful: bool = True, verdict_s: float = 0.0) -> str:
         """Why no further trial should start, as the end of "the search stopped because …"; empty when one should.
 
-        While nobody is `hopeful`, there is nothing to verify, and the time for that is the search's.
+        While nobody is `hopeful`, there is nothing to verify, and the time for that is the search's. Otherwise its
+        share is kept, and more where any verdict on the best so far takes more: `verdict_s` is the least.
         """
         if trials and isinstance(trials[0].outcome, Failure):
             return "the baseline failed"
@@ -51,8 +55,9 @@ class Clock:
         if self.total_s is None or not trials:
             return ""
         typical_s = median(self._trial_durations_s) if self._trial_durations_s else 0.0
-        kept_share = self._budget.verify_share if hopeful else 0.0
-        if self.elapsed_s + typical_s > self.total_s * (1 - kept_share):
+        wanted_s = min(_VERDICT_MARGIN * verdict_s, _MOST_FOR_A_VERDICT * self.total_s)
+        kept_s = max(self._budget.verify_share * self.total_s, wanted_s) if hopeful else 0.0
+        if self.elapsed_s + typical_s > self.total_s - kept_s:
             return "its time was used"
         return ""
 

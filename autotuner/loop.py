@@ -15,6 +15,7 @@ from autotuner.plugins import WorkerPool
 from autotuner.spec.model import StudySpec
 from autotuner.store.study import Study
 from autotuner.types import Ceilings, Config, Trial, Verification
+from autotuner.verify.foresight import contest_s
 from autotuner.verify.verification import verify
 
 
@@ -29,7 +30,7 @@ def tune(
     space, trials = Space(spec), study.trials()
     clock = Clock(spec.budget, trials)
     while not (
-        stopped := clock.search_ends(trials, hopeful=found(spec, trials))
+        stopped := clock.search_ends(trials, hopeful=found(spec, trials), verdict_s=verdict_s(spec, trials))
         or at_ceiling(spec, space, trials)
         or little_expected(spec, space, trials)
     ):
@@ -63,6 +64,12 @@ def found(spec: StudySpec, trials: list[Trial]) -> bool:
     """Whether anything measured better than the baseline."""
     best = best_trial(spec, trials)
     return best is not None and best.number > 0
+
+
+def verdict_s(spec: StudySpec, trials: list[Trial]) -> float:
+    """Seconds that the fewest pairs for a verdict on the best so far will take; 0 while there is none."""
+    best = best_trial(spec, trials)
+    return contest_s(spec.protocol, best, trials) if best is not None and best.number > 0 else 0.0
 
 
 def keeping_pairs(study: Study, listener: Listener) -> Listener:
