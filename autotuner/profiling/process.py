@@ -5,10 +5,12 @@ import re
 import selectors
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from autotuner.errors import MachineError
 from autotuner.executors.log import CappedLog
@@ -54,26 +56,49 @@ def _run(name: str, argv: Sequence[str], log: Path, limit_s: float, stdout: int 
     output.open(log, OUTPUT_LIMIT_BYTES)
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=write_end if stdout is None else stdout, stderr=write_end,
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        os.close(read_end)
-        raise MachineError(f"{name} cannot be started: {error.strerror}") from None
-    finally:
-        os.close(write_end)
-    try:
+        try:
+            with _uninterrupted():
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=write_end if stdout is None else stdout, stderr=write_end,
+                    start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            raise MachineError(f"{name} cannot be started: {error.strerror}") from None
+        finally:
+            os.close(write_end)
         ended = _watch(process, read_end, output, time.monotonic() + limit_s)
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
         output.drain(read_end)
         os.close(read_end)
         output.close()
     if not ended:
         raise MachineError(f"{name} gave no result within {limit_s:g} s and was killed", f"its output is in {log}")
     return process.returncode
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the end: an interrupted `Popen` forgets a child that lives."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    arrived: list[int] = []
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 def _watch(process: "subprocess.Popen[bytes]", output: int, log: CappedLog, deadline_s: float) -> bool:

@@ -1,6 +1,8 @@
 """One process tree with a time limit: real processes."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,6 +72,30 @@ def test_an_orphan_that_holds_the_pipe_holds_nobody_up_and_is_ended(tmp_path):
     assert run("it", [sys.executable, "-c", program], tmp_path / "log", 40) == 0
     assert time.monotonic() - began_s < 30
     assert wait_gone(int(pids.read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_it_starts_ends_it(tmp_path, monkeypatch, number):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+            signal.raise_signal(number)
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run("it", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", 60)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert wait_gone(started[0])
 
 
 def test_what_cannot_start_is_said(tmp_path):
