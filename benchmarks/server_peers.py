@@ -5,10 +5,12 @@ and the same server, warm-up and load. It takes the best of its single measureme
 are
 replayed, each in a fresh server, in interleaved rounds of random order with prompts that nobody has seen.
 
-Run `python benchmarks/server_peers.py search_spaces/llama_cpp.yaml [--trials 16] [--rounds 8] [--json OUT]`.
+Run `python benchmarks/server_peers.py search_spaces/llama_cpp.yaml [--trials 16] [--rounds 8] [--json OUT]`; with
+`--again FILE` only what an earlier run chose is replayed, in more rounds where the first ones could not tell.
 """
 
 import argparse
+import json
 import random
 import tempfile
 import time
@@ -97,16 +99,8 @@ def replays(spec: StudySpec, arms: Mapping[str, Config], rounds: int) -> dict[st
     return found
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("space", type=Path)
-    parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    print(results.describe_machine())
-    spec = read_spec(given.space)
+def chosen(spec: StudySpec, given: argparse.Namespace) -> dict[str, Any]:
+    """What both choose, and every trial of theirs."""
     arms: dict[str, Config] = {"baseline": spec.baseline}
     begun_s = time.monotonic()
     arms["autotune"], ours = by_us(given.space, given.trials)
@@ -117,14 +111,29 @@ def main() -> None:
     arms["optuna"], rows = by_optuna(spec, count, seed=0)
     theirs = {"seconds": time.monotonic() - begun_s, "trials": rows}
     print(f"optuna {optuna.__version__}: {count} trials, {arms['optuna']}", flush=True)
+    return {"space": given.space.name, "autotune": ours, "optuna": theirs, "arms": arms}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("space", type=Path)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--again", type=Path, help="an earlier result, whose choices are replayed")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    print(results.describe_machine())
+    spec = read_spec(given.space)
+    samples = json.loads(given.again.read_text())["samples"] if given.again else chosen(spec, given)
+    arms: dict[str, Config] = samples["arms"]
     seen = replays(spec, arms, given.rounds)
     for name, values in seen.items():
         middle, low, high = ratio(values, seen["baseline"])
         print(f"{name:10} {median(values):8.1f} tokens/s, {middle:.2f} [{low:.2f}, {high:.2f}] of the baseline")
     middle, low, high = ratio(seen["autotune"], seen["optuna"])
     text = f"autotune to optuna {middle:.3f} [{low:.3f}, {high:.3f}], at least {GOAL_RATIO}"
-    samples = {"space": given.space.name, "autotune": ours, "optuna": theirs, "arms": arms, "replays": seen}
-    results.publish(given.json, samples, {text: middle >= GOAL_RATIO and high >= 1})
+    results.publish(given.json, {**samples, "replays": seen}, {text: middle >= GOAL_RATIO and high >= 1})
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def contest(
     max_pairs: int = 30,
     precision_ratio: float = 0.03,
     deadline: Callable[[], float],
+    grace_s: float = 0.0,
     listener: Listener,
     region: float = 0.01,
 ) -> ContestResult:
@@ -165,12 +166,13 @@ def contest(
 
     Each launch opens a fresh process for each arm, named `{stage}-{number}-candidate` and `-baseline`. Two arms that
     do not fit in memory together are measured one at a time. `make_job` (config, launch, exclusive) gives a job whose
-    protocol is that of one comparison window; `deadline` tells the seconds left, inf for no end; `seed` fixes the
-    random order; the rest is explained at `StopRule`.
+    protocol is that of one comparison window; `deadline` tells the seconds left, inf for no end, and `grace_s` how many
+    more may go into pairs without which those taken so far decide nothing; `seed` fixes the random order; the rest is
+    explained at `StopRule`.
     """
     bench = Bench(pool, make_job, objective, stage)
     rule = StopRule(min_pairs, max_pairs, precision_ratio, region)
-    plan = _Plan(bench, {_CANDIDATE: candidate, _BASELINE: baseline}, rule, seed, deadline, listener)
+    plan = _Plan(bench, {_CANDIDATE: candidate, _BASELINE: baseline}, rule, seed, deadline, grace_s, listener)
     exclusive = bench.needs_fresh_processes
     evidence, error = _collect(plan, exclusive)
     if error and error.failure.kind is FailureKind.OUT_OF_MEMORY and not exclusive:
@@ -186,7 +188,13 @@ class _Plan:
     rule: StopRule
     seed: int
     deadline: Callable[[], float]
+    grace_s: float
     listener: Listener
+
+    def left_s(self, evidence: _Evidence) -> float:
+        """Seconds for another pair; what was begun may reach its first decision a little late."""
+        begun = bool(evidence.pairs) and evidence.too_early(self.rule)
+        return self.deadline() + (self.grace_s if begun else 0.0)
 
 
 def _collect(plan: _Plan, exclusive: bool) -> tuple[_Evidence, ArmError | None]:
@@ -195,7 +203,7 @@ def _collect(plan: _Plan, exclusive: bool) -> tuple[_Evidence, ArmError | None]:
     orders = balanced_orders((_CANDIDATE, _BASELINE), rng)
     opening, pairing = Pace(plan.deadline), Pace(plan.deadline)
     try:
-        while plan.deadline() > opening.longest_s + pairing.longest_s and not evidence.settled(plan.rule):
+        while plan.left_s(evidence) > opening.longest_s + pairing.longest_s and not evidence.settled(plan.rule):
             with Launch(plan.bench, evidence.launches, plan.configs, exclusive) as launch:
                 with opening.timed():
                     opened = launch.open(rng.sample((_CANDIDATE, _BASELINE), 2))
@@ -222,7 +230,7 @@ def _measure_pairs(
     wanted = 1
     for taken in range(MAX_PAIRS_PER_LAUNCH):
         others = max(0, MIN_LAUNCHES - 1 - launch.number) if taken >= 2 else 0
-        left_s = plan.deadline() - others * (opening.longest_s + 2 * pairing.longest_s)
+        left_s = plan.left_s(evidence) - others * (opening.longest_s + 2 * pairing.longest_s)
         if taken >= wanted or (taken and (evidence.settled(plan.rule) or left_s <= pairing.longest_s)):
             return
         with pairing.timed():

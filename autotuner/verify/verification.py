@@ -35,6 +35,7 @@ from autotuner.verify.warning import warn
 PROOFS_SHARE, RACE_SHARE, CONTRIBUTIONS_SHARE = 0.25, 0.25, 0.5
 LEAST_SHARE = 0.6  # of the verification's time is granted even when the search overran
 CONTEST_SHARE = 0.5  # of it to the first contest, even when what came before overran: without a pair all was in vain
+GRACE_SHARE = 0.15  # of the study's minutes, beyond them, for the pairs that a begun contest lacks for any verdict
 MAX_ATTEMPTS = 3  # candidates that are taken to the end when the ones before turn out to compute something else
 
 
@@ -235,7 +236,7 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
     result = contest(
         bench.pool, jobs.window, candidate, spec.baseline, spec.objective, stage=f"contest{bench.attempt}",
         seed=bench.seed, max_pairs=spec.budget.max_pairs, deadline=_contest_deadline(bench, needed_s),
-        listener=bench.listener,
+        grace_s=GRACE_SHARE * 60 * (spec.budget.minutes or 0.0), listener=bench.listener,
     )  # fmt: skip
     equivalence = judge_equivalence(spec, candidate, result)
     violations, remarks = judge_limits(spec, result)

@@ -173,6 +173,20 @@ class TestDeadline:
         assert "the time was up, and at least 6 pairs and 3 launches are needed" in result.reason
         assert pool.clock_s <= 17.0
 
+    def test_grace_is_for_the_pairs_that_a_begun_contest_lacks(self):
+        """Without a sixth pair the five that are there decide nothing; beyond it the time is up as before."""
+        pool = machine(gain=2.0)
+        result = run(pool, deadline=lambda: 17.0 - pool.clock_s, grace_s=2.0)
+        assert (len(result.pairs), result.launches) == (6, 3)
+        assert result.decision is Decision.BETTER, result.reason
+        assert 17.0 < pool.clock_s <= 19.0
+
+    def test_grace_begins_nothing_and_is_no_second_budget(self):
+        assert run(machine(), deadline=lambda: 0.0, grace_s=100.0).pairs == ()
+        pool = machine(gain=2.0)
+        assert len(run(pool, deadline=lambda: 17.0 - pool.clock_s, grace_s=1.0).pairs) == 5
+        assert pool.clock_s <= 18.0
+
     def test_dear_openings_leave_time_for_three_of_them(self):
         """A launch takes 16 s to open, which is worth eight pairs of 2 s; but 70 s hold two such launches only."""
         pool = machine(gain=2.0, setup_s=8.0)
