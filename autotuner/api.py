@@ -14,6 +14,8 @@ from autotuner.doctor import ceilings_for
 from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
 from autotuner.executors.devices import reserved_gpus
+from autotuner.exporters.bundle import Bundle, write_bundle
+from autotuner.exporting import Checked, draw, recommendation, run_checks
 from autotuner.jobs import Jobs
 from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
@@ -24,13 +26,13 @@ from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
 from autotuner.summary import summarize
-from autotuner.types import Ceilings, Decision, Measurement, Recommendation
+from autotuner.types import Ceilings
 from autotuner.verify.verification import claim_of, confirm
 from autotuner.warm_start import warm_started
 
 __all__ = [
-    "check", "delete", "export", "export_targets", "load_study", "open_record", "read_spec", "recommendation", "resume",
-    "start", "tune", "verify",
+    "check", "check_export", "delete", "export", "export_targets", "load_study", "open_record", "read_spec",
+    "recommendation", "resume", "start", "tune", "verify",
 ]  # fmt: skip
 
 
@@ -144,49 +146,52 @@ def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
             return _ended(record, study, listener)
 
 
-def recommendation(study: Study, *, force: bool = False) -> Recommendation:
-    """What a study hands to deployment: the winner if it was verified BETTER, or by force, else the baseline.
-
-    Raises:
-        UsageError: The study has not come to a verdict.
-    """
-    if not study.verifications():
-        raise UsageError(f"study {study.name!r} has not come to a verdict yet", f"autotune study resume {study.name}")
-    verification = study.verifications()[-1][1]
-    outcomes = [trial.outcome for trial in study.last(50)]
-    measured = next((outcome for outcome in reversed(outcomes) if isinstance(outcome, Measurement)), None)
-    return Recommendation(
-        study=study.name,
-        config=verification.config if force or verification.decision is Decision.BETTER else verification.baseline,
-        baseline=verification.baseline,
-        verification=verification,
-        environment=measured.environment if measured else {},
-    )
-
-
 def export(
-    name: str, target: str, directory: Path | None = None, *, db: str | None = None, force: bool = False
-) -> Path:
-    """Write a study's recommendation for a target and return the file.
+    name: str,
+    target: str,
+    directory: Path | None = None,
+    *,
+    db: str | None = None,
+    force: bool = False,
+    hardware: str = "",
+    settings: Sequence[str] = (),
+) -> tuple[Path, Bundle]:
+    """Write a study's recommendation for a target: a folder with the target's files, the proof, the way back.
+
+    Args:
+        name: The study's.
+        target: The exporter's name.
+        directory: The folder to be made; `exports/TARGET` of the study's when left out.
+        db: The record.
+        force: Also what is not verified BETTER, which the folder then says; and replace a folder of ours.
+        hardware: What it will run on, a part of the GPU's or CPU's name; empty: not stated.
+        settings: Options of the exporter, "option=value".
 
     Raises:
-        UsageError: Unknown target, nothing verified BETTER and not forced, or the file is there already.
+        UsageError: Unknown target or option, nothing verified BETTER and not forced, or the folder is there already.
     """
     with open_record(db) as record:
-        study = record.study(name)
-        exporter = plugins.load_class("exporters", target, Exporter).model_validate({"force": force})
-        found = recommendation(study, force=force)
-        if gpu.made_on_replay(found.environment):  # here as well, for a third party's exporter may forget it
-            raise UsageError(
-                f"study {name!r} was made on a GPU that only plays values back", "measure on a real one to export"
-            )
-        return exporter.export(found, directory or record.folder(name) / "exports")
+        _, bundle = draw(record.study(name), target, settings, force=force, hardware=hardware)
+        return write_bundle(bundle, directory or record.folder(name) / "exports" / target, force=force), bundle
 
 
-def export_targets() -> Mapping[str, str]:
-    """Every installed exporter with one line about it."""
-    found = {name: plugins.load_class("exporters", name, Exporter) for name in sorted(plugins.names("exporters"))}
-    return {name: (exporter.__doc__ or "").strip().splitlines()[0] for name, exporter in found.items()}
+def check_export(
+    name: str, target: str, *, db: str | None = None, force: bool = False, hardware: str = "",
+    settings: Sequence[str] = (),
+) -> tuple[Bundle, Sequence[Checked]]:  # fmt: skip
+    """What `export` would write, and what the target's own programs say of it; nothing is written.
+
+    Raises:
+        UsageError: As `export`.
+    """
+    with open_record(db) as record:
+        exporter, bundle = draw(record.study(name), target, settings, force=force, hardware=hardware)
+    return bundle, [*run_checks(exporter, bundle)]
+
+
+def export_targets() -> Mapping[str, type[Exporter]]:
+    """Every installed exporter."""
+    return {name: plugins.load_class("exporters", name, Exporter) for name in sorted(plugins.names("exporters"))}
 
 
 def delete(name: str, *, db: str | None = None) -> None:
@@ -245,7 +250,10 @@ def _running(
 def _run(record: Record, study: Study, spec: StudySpec, pool: WorkerPool, jobs: Jobs, listener: Listener) -> None:
     study.append_event("resumed" if study.events("started") else "started")
     listener(_started(record, study, spec))
-    run_loop(spec, study, pool, jobs, listener, _ceilings(record, spec, pool, listener))
+    ceilings = _ceilings(record, spec, pool, listener)
+    if ceilings is not None:
+        study.append_event("ceilings", {name: estimate.value for name, estimate in ceilings.values.items()})
+    run_loop(spec, study, pool, jobs, listener, ceilings)
 
 
 def _ceilings(record: Record, spec: StudySpec, pool: WorkerPool, listener: Listener) -> Ceilings | None:

@@ -37,6 +37,7 @@ def tune(
         if (proposal := propose(spec, space, trials)) is None:
             break
         number, began_s, changed = len(trials), monotonic(), difference(proposal.config, spec.baseline)
+        study.append_event("proposed", {"trial": number, "reason": proposal.reason})
         listener(TrialStarted(number, proposal.config, changed, proposal.origin))
         with telemetry.span("trial", {"autotune.trial": number}):
             outcome = pool.submit(jobs.trial(number, proposal.config, best_trial(spec, trials))).result()

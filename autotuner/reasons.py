@@ -1,4 +1,4 @@
-"""Where a trial came from. Proposals are a function of the record, so it is enough to ask for it once more."""
+"""Where a trial came from: as it was said when it was proposed, or, in an older record, by proposing it once more."""
 
 from dataclasses import dataclass
 
@@ -36,6 +36,10 @@ def reason_of(study: Study, number: int) -> Reason:
     spec, count = restore(study.spec()), study.count()
     if number >= count:
         raise UsageError(f"study {study.name!r} has no trial {number}", f"it has {count}, from 0")
+    said = [payload["reason"] for _, _, payload in study.events("proposed") if payload["trial"] == number]
+    if said:
+        trial = study.trial(number)
+        return Reason(trial.config, spec.baseline, trial.origin, said[-1])
     *known, trial = study.trials()[: number + 1]
     again = propose(spec, Space(spec), known)
     same = again is not None and again.config == trial.config

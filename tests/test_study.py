@@ -265,8 +265,8 @@ def test_parent_of_a_study_never_imports_torch(study: Study) -> None:
 @pytest.mark.slow
 def test_export_refuses_what_is_not_better(study: Study) -> None:
     study.start(GAIN)
-    path = api.export("s", "env", db=study.db)
-    assert "AUTOTUNE_BATCH=16" in path.read_text()
+    path, _ = api.export("s", "env", db=study.db)
+    assert "AUTOTUNE_BATCH=16" in (path / "s.env").read_text()
     study.start(FLAT, name="flat")
     with pytest.raises(UsageError, match="not"):
         api.export("flat", "json", db=study.db)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from autotuner.cli.dashboard import dashboard
 from autotuner.cli.doctor import doctor
 from autotuner.cli.exits import Commands
 from autotuner.cli.export import export
@@ -15,17 +16,18 @@ from autotuner.cli.space_schema import print_schema
 from autotuner.cli.study_compare import compare
 from autotuner.cli.study_delete import delete
 from autotuner.cli.study_list import list_studies
+from autotuner.cli.study_report import report
 from autotuner.cli.study_resume import resume
 from autotuner.cli.study_show import show_study
 from autotuner.cli.study_start import start
 from autotuner.cli.study_verify import verify
 
 
-def _group(text: str) -> typer.Typer:
+def _group(text: str, *, completion: bool = False) -> typer.Typer:
     return typer.Typer(
         cls=Commands,
         help=text,
-        add_completion=False,
+        add_completion=completion,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         invoke_without_command=True,
@@ -33,7 +35,9 @@ def _group(text: str) -> typer.Typer:
     )
 
 
-app = _group("Find the configuration that is really faster: measure, diagnose, search, verify, hand over.")
+app = _group(
+    "Find the configuration that is really faster: measure, diagnose, search, verify, hand over.", completion=True
+)
 study = _group("Run studies and look at them.")
 space = _group("Check what a study may change.")
 gpu = _group("Look at GPUs.")
@@ -74,6 +78,7 @@ study.command("verify")(verify)
 study.command("list")(list_studies)
 study.command("show")(show_study)
 study.command("compare")(compare)
+study.command("report")(report)
 study.command("delete")(delete)
 space.command("check")(check)
 space.command("schema")(print_schema)
@@ -82,3 +87,4 @@ app.command("export")(export)
 app.command("profile")(profile)
 app.command("doctor")(doctor)
 app.command("load")(load)
+app.command("dashboard")(dashboard)

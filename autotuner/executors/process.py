@@ -126,7 +126,8 @@ class ProcessPool:
                     return 0, Failure(FailureKind.CANCELLED, "the study was stopped")
                 if now_s > deadline_s:
                     return 0, Failure(
-                        FailureKind.TIMED_OUT, f"no result within {job.protocol.time_limit_s:g} s: killed"
+                        FailureKind.TIMED_OUT,
+                        f"no result within {job.protocol.time_limit_s:g} s (protocol.time_limit_s): killed",
                     )
                 if now_s > next_watch_s:
                     next_watch_s = now_s + WATCH_PERIOD_S

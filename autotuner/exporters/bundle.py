@@ -1,82 +1,195 @@
-"""What every exporter that writes one file has in common: it refuses what is not proven, and writes all or nothing."""
+"""A winner as a folder: the target's files, the proof, and what to go back to; written whole or not at all.
 
+vllm.yaml            what the target reads; its name depends on the target
+evidence.json        gain, interval, every pair, guards, machine, hashes of the files
+README.md            how to use it, how to go back, what it does not say
+rollback/vllm.yaml   the same of what was run before
+"""
+
+import ctypes
+import hashlib
+import json
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.errors import MachineError, UsageError
+from autotuner.exporters.evidence import as_document, sentences
 from autotuner.monitor.gpu import made_on_replay
 from autotuner.plugins import Exporter
-from autotuner.types import Decision, Recommendation
+from autotuner.types import Decision, Draft, Recommendation, Value
+
+EVIDENCE, ROLLBACK = "evidence.json", "rollback"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-class FileExporter(Exporter):
-    """Writes one file.
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What is to be written.
 
     Attributes:
-        force: Write a recommendation that is not verified BETTER, which the file then says, and replace a file.
+        files: `{path below the folder: content}`.
+        use: How the target takes it.
+        left_out: `{parameter: why}`, of what the target cannot express.
     """
 
-    force: bool = False
-
-    def admit(self, recommendation: Recommendation) -> None:
-        """Refuse what was not verified BETTER, unless forced; and, force or not, what no device has measured.
-
-        Raises:
-            UsageError: Not verified BETTER and not forced, or made on a GPU that only plays values back.
-        """
-        if made_on_replay(recommendation.environment):
-            raise UsageError(
-                f"the recommendation of {recommendation.study} was made on {recommendation.environment['gpu']}, "
-                "which is no device but plays values back",
-                "measure on a real one; not even --force exports this",
-            )
-        verification = recommendation.verification
-        if verification.decision is not Decision.BETTER and not self.force:
-            raise UsageError(
-                f"the recommendation of {recommendation.study} is {verification.decision}, not BETTER: "
-                + verification.reason.rstrip("."),
-                "keep what you run, or export it all the same with --force",
-            )
-
-    def write(self, path: Path, text: str) -> Path:
-        """Write `text` so that a reader, or a power cut, finds the whole file or none.
-
-        Raises:
-            UsageError: The file is there already and nobody forces.
-            MachineError: The directory cannot be written, or the disk is full.
-        """
-        if path.exists() and not self.force:
-            raise UsageError(f"{path} is there already", "move it away, or replace it with --force")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, text.encode())
-        except OSError as error:
-            problem = f"cannot write {path}: {error.strerror or error}"
-            raise MachineError(problem, "make room or name another folder with -o") from error
-        return path
+    files: Mapping[str, bytes]
+    use: str
+    left_out: Mapping[str, str]
 
 
-def is_forced(recommendation: Recommendation) -> bool:
-    """Whether only force can have let this recommendation through."""
-    return recommendation.verification.decision is not Decision.BETTER
+def make_bundle(
+    exporter: Exporter, recommendation: Recommendation, *, force: bool = False, hardware: str = ""
+) -> Bundle:
+    """Draw the recommendation and what it replaces for a target, with the proof.
+
+    Args:
+        exporter: The target's.
+        recommendation: Of a study.
+        force: Also what is not proven, which the bundle then says.
+        hardware: What it will run on: a part of the GPU's or, without one, the CPU's name; empty: not stated.
+
+    Raises:
+        UsageError: Not verified BETTER, or proven on other hardware, and not forced; or made on a GPU that only plays
+            values back; or of a study that the target cannot use.
+    """
+    forced = _admit(recommendation, force=force, hardware=hardware)
+    new = exporter.draft(recommendation.config, recommendation)
+    old = exporter.draft(recommendation.baseline, recommendation)
+    files = dict(new.files)
+    if dict(old.files) != files:
+        files |= {f"{ROLLBACK}/{name}": content for name, content in old.files.items()}
+    files["README.md"] = _readme(exporter, recommendation, new, forced).encode()
+    document = as_document(recommendation, forced) | {
+        "target": exporter.kind,
+        "target_version": exporter.target_version,
+        "left_out": dict(new.left_out),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+    }
+    files[EVIDENCE] = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return Bundle(files, new.use, new.left_out)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside the target, make it durable, rename, make the rename durable."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+def write_bundle(bundle: Bundle, directory: Path, *, force: bool = False) -> Path:
+    """Write a bundle so that a reader, or a power cut, finds the whole folder or none.
+
+    Args:
+        bundle: To be written.
+        directory: Where; it is made.
+        force: Replace a bundle that is there.
+
+    Raises:
+        UsageError: The folder is there already and nobody forces, or it is no bundle.
+        MachineError: It cannot be written, or the disk is full.
+    """
+    there = _is_there(directory)
+    if there and not force:
+        raise UsageError(f"{directory} is there already", "move it away, or replace it with --force")
+    if there and not (directory / EVIDENCE).is_file():
+        raise UsageError(f"{directory} is no bundle of ours, so even --force keeps it", "name another folder with -o")
     try:
-        os.fsync(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _replace(directory, bundle.files)
+    except OSError as error:
+        problem = f"cannot write {directory}: {error.strerror or error}"
+        raise MachineError(problem, "make room or name another folder with -o") from error
+    return directory
+
+
+def described(name: str, value: Value, why: str) -> str:
+    """`threads = 2: why`, of a parameter that is left out."""
+    return f"{name} = {value}: {why}"
+
+
+def _admit(recommendation: Recommendation, *, force: bool, hardware: str) -> tuple[str, ...]:
+    """Why only force lets it through; empty when nothing stands against it."""
+    environment, proof = recommendation.environment, recommendation.verification
+    if made_on_replay(environment):
+        raise UsageError(
+            f"the recommendation of {recommendation.study} was made on {environment['gpu']}, "
+            "which is no device but plays values back",
+            "measure on a real one; not even --force exports this",
+        )
+    reasons = []
+    if proof.decision is not Decision.BETTER:
+        reasons.append(f"{proof.decision}, not BETTER: {proof.reason.rstrip('.')}")
+    machine = environment.get("gpu") or environment.get("cpu") or "unknown hardware"
+    if hardware and hardware.casefold() not in machine.casefold():
+        reasons.append(f"proven on {machine}, not on {hardware}")
+    if reasons and not force:
+        raise UsageError(
+            f"the recommendation of {recommendation.study} is {'; and '.join(reasons)}",
+            "keep what you run, or export it all the same with --force",
+        )
+    return tuple(reasons)
+
+
+def _readme(exporter: Exporter, recommendation: Recommendation, draft: Draft, forced: tuple[str, ...]) -> str:
+    lines = [f"# {recommendation.study} for {exporter.kind}", ""]
+    lines += [f"- {_one_line(sentence)}" for sentence in sentences(recommendation, forced)]
+    lines += ["", "## Use it", "", draft.use.replace("{bundle}", "this folder") or "See the files."]
+    lines += ["", "## Go back", "", f"`{ROLLBACK}/` holds the same files with what was run before."]
+    lines += ["", f"Written for {exporter.target_version}. The proof, and hashes of the files: `{EVIDENCE}`."]
+    if draft.left_out:
+        lines += ["", "## Not in these files", ""]
+        lines += [
+            f"- {_one_line(described(name, recommendation.config.get(name), why))}"
+            for name, why in draft.left_out.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _is_there(directory: Path) -> bool:
+    """Whether something is in the way: a file, or a folder that is not empty."""
+    return directory.is_file() or (directory.is_dir() and any(directory.iterdir()))
+
+
+def _replace(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write beside the target, make it durable, change places, make that durable."""
+    beside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    try:
+        for name, content in files.items():
+            path = beside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, content)
+        for folder in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+            _sync(folder)
+        if _is_there(directory):
+            _exchange(beside, directory)
+        else:
+            beside.rename(directory)  # an empty folder there is replaced
+        _sync(directory.parent)
     finally:
-        os.close(directory)
+        shutil.rmtree(beside, ignore_errors=True)  # what was there before, or what could not be finished
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), 0o755 if content.startswith(b"#!") else 0o644)
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change places at once, so that nobody finds none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))

@@ -1,116 +1,49 @@
-r"""The recommendation as environment variables: for `sh`, systemd's EnvironmentFile and `docker --env-file` alike.
+"""The recommendation as environment variables: a file for everybody, a script for `sh`, a drop-in for systemd."""
 
-The three agree on little: `NAME=value` lines and `#` comments. Docker takes quotes literally, the other two need
-them around what is not plain; so plain values stay bare, and only the rest is quoted. Within double quotes `sh` and
-systemd both read a backslash before `"`, `\`, `$` and a backtick as that character.
-"""
-
-import re
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
-from pathlib import Path
+import shlex
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from autotuner.errors import UsageError
-from autotuner.exporters.common import FileExporter, is_forced
-from autotuner.metrics import format_quantity
-from autotuner.types import Config, Recommendation, Value
-
-_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
-_SPECIAL = re.compile(r'(["\\$`])')
-_LINE = re.compile(r'(AUTOTUNE_[A-Z0-9_]+)=(?:"((?:[^"\\]|\\.)*)"|([^"]*))')
+from autotuner.exporters.variables import all_variables, parse, quote, variable
+from autotuner.plugins import Exporter
+from autotuner.types import Config, Draft, Recommendation
 
 
-class EnvExporter(FileExporter):
-    """Writes `STUDY.env` with one `AUTOTUNE_PARAMETER=value` a line."""
+class EnvExporter(Exporter):
+    """Environment variables, AUTOTUNE_PARAMETER=value: for sh, systemd, docker and podman."""
 
     kind: Literal["env"] = "env"
-    target_version: ClassVar[str] = "POSIX sh; systemd EnvironmentFile; docker --env-file for unquoted values"
+    target_version: ClassVar[str] = "POSIX sh; systemd; docker --env-file for unquoted values"
 
-    def export(self, recommendation: Recommendation, directory: Path) -> Path:
-        """Write the file; see `Exporter.export`."""
-        self.admit(recommendation)
-        variables = as_variables(recommendation.config)
-        lines = [*_header(recommendation), *_absent(recommendation.config)]
-        lines += [f"{name}={quote(value)}" for name, value in variables.items()]
-        text = "\n".join(lines) + "\n"
-        assert parse(text) == variables
-        return self.write(directory / f"{recommendation.study}.env", text)
+    def draft(self, config: Config, recommendation: Recommendation) -> Draft:
+        """`STUDY.env`, `STUDY.sh` and `STUDY.conf`."""
+        variables = all_variables(config, recommendation)
+        head = [f"# autotune: study {recommendation.study}; see evidence.json", *_absent(config)]
+        env = [*head, *(f"{name}={quote(value)}" for name, value in variables.items())]
+        script = [*head, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
+        unit = [*head, "[Service]", *(f"Environment={_for_systemd(name, value)}" for name, value in variables.items())]
+        files = {
+            f"{recommendation.study}.{ending}": ("\n".join(lines) + "\n").encode()
+            for ending, lines in (("env", env), ("sh", script), ("conf", unit))
+        }
+        assert parse(files[f"{recommendation.study}.env"].decode()) == variables
+        name = recommendation.study
+        use = (
+            f"`. {{bundle}}/{name}.sh`; or `EnvironmentFile={{bundle}}/{name}.env`; or "
+            f"`cp {{bundle}}/{name}.conf /etc/systemd/system/YOUR.service.d/`; or `docker run --env-file "
+            f"{{bundle}}/{name}.env`"
+        )
+        return Draft(files, use)
 
 
-def as_variables(config: Config) -> Mapping[str, str]:
-    """`{variable: value}` of every parameter that has a value, in order.
+def _for_systemd(name: str, value: str) -> str:
+    r"""An assignment of `Environment=`: quoted, with its percent signs and backslashes doubled.
 
-    Raises:
-        UsageError: Two parameters would share a variable, or a value cannot stand in one line.
+    >>> _for_systemd("A", '5% "x"')
+    '"A=5%% \\"x\\""'
     """
-    variables: dict[str, str] = {}
-    for parameter, value in config.items():
-        name = variable(parameter)
-        if any(variable(other) == name for other in config if other != parameter):
-            raise UsageError(f"two parameters would both be {name}", "export to json, or rename one of them")
-        if value is not None:
-            variables[name] = _text(parameter, value)
-    return variables
-
-
-def variable(parameter: str) -> str:
-    """The environment variable of a parameter.
-
-    >>> variable("attn.kernel")
-    'AUTOTUNE_ATTN_KERNEL'
-    """
-    return "AUTOTUNE_" + re.sub(r"[^A-Z0-9]", "_", parameter.upper())
-
-
-def quote(value: str) -> str:
-    """`value` bare where nobody would misread it, else in double quotes with its special characters escaped."""
-    return value if _PLAIN.fullmatch(value) else '"' + _SPECIAL.sub(r"\\\1", value) + '"'
-
-
-def parse(text: str) -> Mapping[str, str]:
-    """The variables of such a file, the way `sh` and systemd read them.
-
-    Raises:
-        ValueError: A line that is neither a comment nor a variable.
-    """
-    variables: dict[str, str] = {}
-    for line in text.split("\n"):
-        if not line or line.startswith("#"):
-            continue
-        found = _LINE.fullmatch(line)
-        if not found:
-            raise ValueError(f"not a variable: {line!r}")
-        name, quoted, bare = found.groups()
-        variables[name] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-    return variables
-
-
-def _text(parameter: str, value: Value) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if not text.isprintable():
-        raise UsageError(f"the value of {parameter} has a line break or control character", "export to json")
-    return text
-
-
-def _header(recommendation: Recommendation) -> Iterator[str]:
-    """The evidence, as comments."""
-    proof = recommendation.verification
-    low, high = (format_quantity(bound, "x") for bound in proof.gain_interval)
-    yield f"# autotune {version('autotune-loop')}: study {recommendation.study}"
-    if is_forced(recommendation):
-        yield f"# FORCED: this is not verified BETTER but {proof.decision}."
-    yield _comment(f"{proof.decision}: {proof.reason}")
-    yield f"# {proof.metric}: factor {proof.gain_ratio:.4g} (95 %: {low} to {high}, {len(proof.pairs)} pairs)"
-    if proof.equivalence is not None:
-        yield _comment(f"outputs: {proof.equivalence.reason}")
-    yield from (_comment(f"{key}: {value}") for key, value in sorted(recommendation.environment.items()))
+    return '"' + f"{name}={value}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
 def _absent(config: Config) -> Iterator[str]:
     return (f"# {variable(name)} is not set: its value is null" for name, value in config.items() if value is None)
-
-
-def _comment(text: str) -> str:
-    """One comment line. A trailing backslash would continue it, for systemd, into the next."""
-    return "# " + " ".join(re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", " ", text).split()).rstrip("\\")

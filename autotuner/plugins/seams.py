@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autotuner.metrics import Metric
 from autotuner.plugins.opened import OpenWorkload
-from autotuner.types import Binding, Config, MeasurementProtocol, Metrics, Outcome, Recommendation, Tier
+from autotuner.types import Binding, Check, Config, Draft, MeasurementProtocol, Metrics, Outcome, Recommendation, Tier
 
 Preload = tuple[str, ...]
 
@@ -230,15 +230,27 @@ class Executor(Plugin, ABC):
 
 
 class Exporter(Plugin, ABC):
-    """Who uses the result."""
+    """Who uses the result: makes of a configuration what a target reads.
+
+    It only draws: what may be exported is decided, and what is drawn is written, in one place for all targets. The
+    same configuration gives the same bytes, and nothing comes from our environment.
+
+    Attributes:
+        target_version: What it writes for.
+        needs: Which studies it can be used for, in a few words.
+    """
 
     target_version: ClassVar[str] = ""
+    needs: ClassVar[str] = "any study"
 
     @abstractmethod
-    def export(self, recommendation: Recommendation, directory: Path) -> Path:
-        """Write the recommendation for a target, atomically, and return the file or folder.
+    def draft(self, config: Config, recommendation: Recommendation) -> Draft:
+        """The files that make the target run `config`: the recommended configuration, or the one to go back to.
 
         Raises:
-            UsageError: Not verified BETTER and not forced.
-            MachineError: The directory cannot be written.
+            UsageError: The target cannot be told anything of this study.
         """
+
+    def checks(self) -> Sequence[Check]:
+        """Programs of the target's own that read the files; run only when somebody asks."""
+        return ()

@@ -4,17 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 
-from autotuner.errors import MachineError, UsageError
 from autotuner.plugins import Exporter
-from autotuner.testing.options import check_options, complaint
+from autotuner.testing.options import check_options
 from autotuner.types import Config, Decision, Equivalence, Pair, Recommendation, Tier, Verification
 
-BASELINE: Config = {"batch_size": 8, "dtype": "float32", "compile": False, "threads": None}
-CONFIG: Config = {**BASELINE, "batch_size": 32, "compile": True}
+BASELINE: Config = {"batch_size": 8, "dtype": "float32", "compile": "none", "threads": None}
+CONFIG: Config = {**BASELINE, "batch_size": 32, "compile": "default"}
 SECRET = "canary-4f1d7c0a92be"
+_RESERVED = ("evidence.json", "README.md", "rollback")  # of every bundle
+_VARIABLES = ("AUTOTUNE_DB", "AUTOTUNE_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
 def recommendation(decision: Decision = Decision.BETTER) -> Recommendation:
@@ -26,90 +26,62 @@ def recommendation(decision: Decision = Decision.BETTER) -> Recommendation:
         metrics={"throughput_tokens_per_s": 131.0}, baseline_metrics={"throughput_tokens_per_s": 100.0},
     )  # fmt: skip
     chosen = CONFIG if decision is Decision.BETTER else BASELINE
-    return Recommendation("conformance", chosen, BASELINE, proof, {"gpu": "NVIDIA H200", "torch": "2.13.0"})
+    spec = {"name": "conformance", "device": "cuda", "workload": {"kind": "transformers-inference", "task": "generate"}}
+    return Recommendation("conformance", chosen, BASELINE, proof, {"gpu": "NVIDIA H200", "torch": "2.13.0"}, spec)
 
 
-def check_exporter(exporter: Exporter, folder: Path) -> None:
-    """Check that an exporter writes what is proven, whole or not at all, and nothing else.
+def check_exporter(exporter: Exporter, subject: Recommendation | None = None) -> None:
+    """Check that an exporter draws the same twice, drops no parameter in silence, and tells nobody's secrets.
 
     Args:
-        exporter: One that does not force; it has an option `force`.
-        folder: An empty one.
+        exporter: With any options.
+        subject: What it can export, with a configuration that differs from the baseline; ours when left out.
 
     Raises:
         AssertionError: It breaks the contract; says how.
     """
     check_options(exporter, "exporters")
     assert type(exporter).target_version, "an exporter declares the version of its target"
-    assert "force" in type(exporter).model_fields, "an exporter has an option `force`"
-    forced = type(exporter).model_validate({**exporter.model_dump(mode="json"), "force": True})
-    _check_refusal(exporter, folder / "refused")
-    _check_replay(forced, folder / "replayed")
-    _check_writing(exporter, folder / "written", folder / "again")
-    _check_replacing(exporter, forced, folder / "replaced")
-    _check_force_is_said(exporter, forced, folder / "forced")
-    _check_secrets(forced, folder / "secrets")
-    _check_unwritable(exporter, folder / "file")
+    assert type(exporter).needs, "an exporter says which studies it can use"
+    subject = subject or recommendation()
+    _check_names(exporter, subject)
+    _check_parameters(exporter, subject)
+    _check_secrets(exporter, subject)
+    for check in exporter.checks():
+        assert check.name, "a check has a name"
+        assert check.needs, "a check says what must be installed"
+        assert check.argv, "a check is a program"
 
 
-def _contents(path: Path) -> dict[str, bytes]:
-    """Every file at or below a path, hidden ones too."""
-    files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
-    return {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files}
+def _check_names(exporter: Exporter, subject: Recommendation) -> None:
+    drawn = exporter.draft(subject.config, subject)
+    assert drawn.files, "an exporter draws at least one file"
+    assert drawn.use, "an exporter says how its target takes the files"
+    assert exporter.draft(subject.config, subject) == drawn, "same recommendation, same bytes"
+    for name in drawn.files:
+        path = PurePosixPath(name)
+        assert not path.is_absolute(), f"{name} must lie in the bundle"
+        assert ".." not in path.parts, f"{name} must lie in the bundle"
+        assert path.parts[0] not in _RESERVED, f"{name} is a name of the bundle's own"
 
 
-def _check_refusal(exporter: Exporter, folder: Path) -> None:
-    for decision in (decision for decision in Decision if decision is not Decision.BETTER):
-        said = complaint(UsageError, partial(exporter.export, recommendation(decision), folder))
-        assert said, f"{decision} must be refused without force"
-        assert decision in said, "the refusal must name the decision"
-        assert not _contents(folder), f"refusing {decision} must leave nothing"
+def _check_parameters(exporter: Exporter, subject: Recommendation) -> None:
+    drawn = exporter.draft(subject.config, subject)
+    unknown = drawn.left_out.keys() - subject.config.keys()
+    assert not unknown, f"left_out names what is no parameter: {sorted(unknown)}"
+    changed = [name for name, value in subject.config.items() if value != subject.baseline[name]]
+    assert changed, "the configuration must differ from the baseline"
+    for name in changed:
+        if name not in drawn.left_out:
+            config = {**subject.config, name: subject.baseline[name]}
+            other = exporter.draft(config, replace(subject, config=config))
+            assert other.files != drawn.files, f"{name} changes nothing in the files, and left_out does not name it"
 
 
-def _check_replay(forced: Exporter, folder: Path) -> None:
-    replayed = replace(recommendation(), environment={"gpu": "NVIDIA H200 (replay)"})
-    said = complaint(UsageError, partial(forced.export, replayed, folder))
-    assert said, "what was made on a GPU that plays values back must be refused, with force too"
-    assert not _contents(folder), "refusing what was replayed must leave nothing"
-
-
-def _check_writing(exporter: Exporter, folder: Path, other: Path) -> None:
-    path = exporter.export(recommendation(), folder)
-    assert path.exists(), f"{path} was returned and does not exist"
-    assert path.is_relative_to(folder), f"{path} is not below {folder}"
-    written = {name.removeprefix(f"{folder.name}/"): data for name, data in _contents(folder).items()}
-    assert written == _contents(path), "an exporter must leave nothing beside its result"
-    assert _contents(exporter.export(recommendation(), other)) == written, "same recommendation, same bytes"
-
-
-def _check_replacing(exporter: Exporter, forced: Exporter, folder: Path) -> None:
-    path = exporter.export(recommendation(), folder)
-    before, inode = _contents(folder), path.stat().st_ino
-    changed = replace(recommendation(), config={**CONFIG, "batch_size": 64})
-    said = complaint(UsageError, partial(exporter.export, changed, folder))
-    assert said, "what is there must not be overwritten without force"
-    assert _contents(folder) == before, "refusing to overwrite must change nothing"
-    assert forced.export(changed, folder) == path
-    assert _contents(folder) != before, "force replaces"
-    assert path.stat().st_ino != inode, "replace atomically: write beside it and rename, never into it"
-    assert len(_contents(folder)) == len(before), "replacing must leave nothing beside the result"
-
-
-def _check_force_is_said(exporter: Exporter, forced: Exporter, folder: Path) -> None:
-    proven = _contents(forced.export(recommendation(), folder / "proven"))
-    assert proven == _contents(exporter.export(recommendation(), folder / "plain")), "what is proven is not forced"
-    for decision in (decision for decision in Decision if decision is not Decision.BETTER):
-        written = b"".join(_contents(forced.export(recommendation(decision), folder / decision)).values())
-        text = written.decode(errors="replace")
-        assert "forced" in text.lower(), f"a forced {decision} must say that it was forced"
-        assert decision in text, f"a forced file must name its decision, {decision}"
-
-
-def _check_secrets(exporter: Exporter, folder: Path) -> None:
-    names = ("AUTOTUNE_DB", "AUTOTUNE_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS")
-    with _environment({name: f"{SECRET}-{name}" for name in names}):
-        written = _contents(exporter.export(recommendation(Decision.SAME), folder))
-    leaks = [name for name in names if any(f"{SECRET}-{name}".encode() in data for data in written.values())]
+def _check_secrets(exporter: Exporter, subject: Recommendation) -> None:
+    with _environment({name: f"{SECRET}-{name}" for name in _VARIABLES}):
+        files = exporter.draft(subject.config, subject).files
+    leaks = [name for name in _VARIABLES if any(f"{SECRET}-{name}".encode() in data for data in files.values())]
     assert not leaks, f"the environment must not leave the machine: {leaks}"
 
 
@@ -125,10 +97,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _check_unwritable(exporter: Exporter, file: Path) -> None:
-    file.write_text("no folder")
-    said = complaint(MachineError, partial(exporter.export, recommendation(), file / "below"))
-    assert said, "a folder that cannot be written is the machine's fault: MachineError"
-    assert str(file) in said, "the error must name the place"

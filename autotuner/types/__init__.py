@@ -5,17 +5,20 @@ Quantities are in SI base units and say so in their name (`_s`, `_bytes`, `_w`, 
 
 from autotuner.types.config import Config, Metrics, Value, config_key
 from autotuner.types.diagnosis import Binding, Ceilings, Diagnosis, Estimate
+from autotuner.types.export import Check, Draft, Recommendation
 from autotuner.types.outcome import Failure, FailureKind, Measurement, MeasurementProtocol, Outcome
 from autotuner.types.trial import Origin, Trial, Verdict
-from autotuner.types.verification import Contribution, Decision, Equivalence, Pair, Recommendation, Tier, Verification
+from autotuner.types.verification import Contribution, Decision, Equivalence, Pair, Tier, Verification
 
 __all__ = [
     "Binding",
     "Ceilings",
+    "Check",
     "Config",
     "Contribution",
     "Decision",
     "Diagnosis",
+    "Draft",
     "Equivalence",
     "Estimate",
     "Failure",

@@ -1,4 +1,4 @@
-"""The proof of a winner, and what a study hands to deployment."""
+"""The proof of a winner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,21 +119,3 @@ class Verification:
     warning: str = ""
     duration_s: float = 0.0
     maximize: Mapping[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """What a study hands to deployment.
-
-    Attributes:
-        config: The configuration to use; the baseline's unless a candidate was verified BETTER.
-        baseline: What was used before.
-        verification: The proof.
-        environment: The machine and versions that it was proven on.
-    """
-
-    study: str
-    config: Config
-    baseline: Config
-    verification: Verification
-    environment: Mapping[str, str]

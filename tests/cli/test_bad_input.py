@@ -250,17 +250,30 @@ def test_a_deletion_without_a_confirmation(db):
 
 def test_an_export_that_cannot_be(db, tmp_path):
     refuse("export", "good", "--to", "jsno", "--db", db, words=["unknown exporter 'jsno'", "did you mean json?"])
-    refuse("export", "good", "--to", "x", "--db", db, words=["unknown exporter 'x'", "installed: env, json"])
-    for where in (tmp_path / "x.txt", tmp_path / "x.txt" / "below", Path("/proc/nowhere")):
-        (tmp_path / "x.txt").write_text("mine")
+    refuse("export", "good", "--to", "x", "--db", db, words=["unknown exporter 'x'", "installed: accelerate"])
+    (tmp_path / "x.txt").write_text("mine")
+    refuse("export", "good", "--to", "json", "-o", tmp_path / "x.txt", "--db", db, words=["is there already"])
+    for where in (tmp_path / "x.txt" / "below", Path("/proc/nowhere")):
         refuse("export", "good", "--to", "json", "-o", where, "--db", db, expected=3, words=[
             f"cannot write {where}", "name another folder with -o"])  # fmt: skip
     assert (tmp_path / "x.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    (["--to", "env", "--set", "colour=red"], ["--set colour", "the options of env: none"]),
+    (["--to", "triton", "--set", "backend"], ["--set backend gives no value"]),
+    (["--to", "kubernetes", "--set", "port=many"], ["--set port", "valid integer"]),
+    (["--to", "vllm"], ["vllm cannot use the study good", "autotune export --list"]),
+    (["--to", "patch"], ["needs a file to change", "--set file=train.py"]),
+    (["--to", "env", "--hardware", "H100"], ["not on H100", "--force"]),
+])  # fmt: skip
+def test_an_export_with_wrong_options(db, words, said):
+    refuse("export", "good", *words, "--db", db, words=said)
+
+
 def test_an_export_that_is_there_already(db, tmp_path):
     assert CliRunner().invoke(app, ["export", "good", "--to", "env", "--db", db]).exit_code == 0
-    path = tmp_path / "good" / "exports" / "good.env"
+    path = tmp_path / "good" / "exports" / "env" / "good.env"
     path.write_text("edited")
     refuse("export", "good", "--to", "env", "--db", db, words=["is there already", "replace it with --force"])
     assert path.read_text() == "edited"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import scripted_study as script
@@ -139,7 +140,13 @@ def test_export(record, tmp_path):
     assert {"json", "env"} <= set(targets)
     assert "env" in output("export", "--list")
     path = output("export", "good", "--to", "env", "-o", tmp_path / "out", "--db", record).strip()
-    assert "AUTOTUNE_BATCH_SIZE=16" in (tmp_path / "out" / path).read_text()
+    assert "AUTOTUNE_BATCH_SIZE=16" in (Path(path) / "good.env").read_text()
+    body = output("export", "good", "--to", "torchrun", "--db", record, "--json")
+    assert "batch_size" in body["left_out"]
+    assert {"launch.sh", "evidence.json", "README.md"} <= set(body["files"])
+    done = autotune("export", "good", "--to", "json", "--check", "--db", record)
+    assert done.exit_code == 0
+    assert "they passed our own checks" in done.stdout
 
 
 @pytest.mark.usefixtures("simulated_clock")

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -63,7 +64,7 @@ def test_every_command_has_help_within_80_columns(command):
 
 def test_what_does_not_exist_yet_is_not_shown():
     text = autotune("--help").stdout + autotune("study", "--help").stdout
-    for later in ("daemon", "bench", "dashboard", "report"):
+    for later in ("daemon", "bench"):
         assert f"  {later}" not in text
 
 
@@ -121,3 +122,29 @@ def test_a_terminal_without_unicode_still_gets_its_error():
     )  # fmt: skip
     assert done.returncode == 2
     assert "error: missing argument" in done.stderr
+
+
+def complete(line, cwd, **variables):
+    """What the shell would be told for a line that is being typed."""
+    words = line.split(" ")
+    env = {**os.environ, "_AUTOTUNE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    program = "from autotuner.cli.main import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**env, **variables}, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.split()
+
+
+def test_a_shell_completes_commands_targets_and_studies(tmp_path):
+    assert "report" in complete("autotune study re", tmp_path)
+    assert complete("autotune export x --to kub", tmp_path) == ["kubernetes"]
+    assert complete("autotune study show ", tmp_path) == []
+    from autotuner.spec import load
+    from autotuner.store import open_record
+
+    space = Path(__file__).parents[2] / "search_spaces" / "inference.yaml"
+    with open_record(str(tmp_path / "my.db")) as record:
+        record.create(load(space), "alpha")
+        record.create(load(space), "beta")
+    assert complete("autotune study show al", tmp_path, AUTOTUNE_DB=str(tmp_path / "my.db")) == ["alpha"]

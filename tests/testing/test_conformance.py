@@ -1,9 +1,9 @@
 """Every built-in passes the suites that plugin authors use, and each suite catches what it is for."""
 
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,9 +12,21 @@ import pytest
 from autotuner import plugins
 from autotuner.executors.inline import InlineExecutor
 from autotuner.executors.process import ProcessExecutor
-from autotuner.exporters.common import FileExporter
+from autotuner.exporters.accelerate import AccelerateExporter
+from autotuner.exporters.deepspeed import DeepspeedExporter
 from autotuner.exporters.env_file import EnvExporter
 from autotuner.exporters.json_file import JsonExporter
+from autotuner.exporters.kserve import KserveExporter
+from autotuner.exporters.kubernetes import KubernetesExporter
+from autotuner.exporters.llama_cpp import LlamaCppExporter
+from autotuner.exporters.optuna_storage import OptunaExporter
+from autotuner.exporters.patch_file import PatchExporter
+from autotuner.exporters.python_file import PythonExporter
+from autotuner.exporters.sglang import SglangExporter
+from autotuner.exporters.torchrun import TorchrunExporter
+from autotuner.exporters.transformers import TransformersExporter
+from autotuner.exporters.triton import TritonExporter
+from autotuner.exporters.vllm import VllmExporter
 from autotuner.load.traffic import Traffic
 from autotuner.monitor.gpu import GpuProbe
 from autotuner.monitor.host import HostProbe
@@ -27,7 +39,7 @@ from autotuner.testing.options import check_options
 from autotuner.testing.probes import check_probe
 from autotuner.testing.replay import Replay
 from autotuner.testing.workloads import check_live, check_outputs, check_preload, check_steps, check_workload
-from autotuner.types import Config, Recommendation
+from autotuner.types import Config, Draft, Recommendation
 from autotuner.workloads.ceilings import Ceiling
 from autotuner.workloads.command import Command
 from autotuner.workloads.python_object import PythonObject
@@ -35,6 +47,9 @@ from autotuner.workloads.server import Server
 from autotuner.workloads.training.data import Data
 from autotuner.workloads.transformers_inference import TransformersInference
 from autotuner.workloads.transformers_training import TransformersTraining
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "exporters"))
+import recommended
 
 GLM4: Mapping[str, Any] = {
     "model_type": "glm4", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16,
@@ -59,7 +74,15 @@ def loop(config):
         yield {"samples": config["batch"], "loss": 1 / config["batch"]}
 """
 PROBES = [HostProbe(), GpuProbe(), TorchProbe()]
-EXPORTERS = [JsonExporter(), EnvExporter()]
+SUBJECTS: Sequence[tuple[plugins.Exporter, Recommendation]] = [
+    (JsonExporter(), recommended.PLAIN), (EnvExporter(), recommended.PLAIN), (PythonExporter(), recommended.INFERENCE),
+    (TransformersExporter(), recommended.TRAINING), (AccelerateExporter(), recommended.SHARDED),
+    (DeepspeedExporter(), recommended.SHARDED), (TorchrunExporter(), recommended.SHARDED),
+    (TritonExporter(), recommended.INFERENCE), (VllmExporter(), recommended.VLLM),
+    (SglangExporter(), recommended.SGLANG), (LlamaCppExporter(), recommended.LLAMA_CPP),
+    (KubernetesExporter(), recommended.VLLM),
+    (KserveExporter(), recommended.VLLM),
+]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -119,15 +142,34 @@ def test_inline_executor(tmp_path: Path) -> None:
     check_executor(InlineExecutor(), tmp_path, isolated=False)
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS, ids=lambda exporter: exporter.kind)
-def test_exporter(exporter: plugins.Exporter, tmp_path: Path) -> None:
-    check_exporter(exporter, tmp_path)
+@pytest.mark.parametrize(("exporter", "subject"), SUBJECTS, ids=[exporter.kind for exporter, _ in SUBJECTS])
+def test_exporter(exporter: plugins.Exporter, subject: Recommendation) -> None:
+    check_exporter(exporter, subject)
+
+
+def test_exporter_of_a_patch(tmp_path: Path) -> None:
+    file = tmp_path / "settings.py"
+    file.write_text("batch_size = 8\ncompile = False\n")
+    check_exporter(PatchExporter(file=file), recommended.PLAIN)
+
+
+def test_exporter_of_trials() -> None:
+    check_options(OptunaExporter(), "exporters")  # it tells of trials, not of a configuration: tests/exporters
 
 
 def test_no_builtin_is_forgotten() -> None:
     checked = {
-        type(plugin) for plugin in (GENERATE, CEILING, REPLAY, *PROBES, ProcessExecutor(), InlineExecutor(), *EXPORTERS)
-    } | {Command, PythonObject, Server, TransformersTraining}
+        type(plugin)
+        for plugin in (
+            GENERATE,
+            CEILING,
+            REPLAY,
+            *PROBES,
+            ProcessExecutor(),
+            InlineExecutor(),
+            *(exporter for exporter, _ in SUBJECTS),
+        )
+    } | {OptunaExporter, PatchExporter, Command, PythonObject, Server, TransformersTraining}
     groups = ("workloads", "probes", "executors", "exporters")
     entries = [entry for group in groups for entry in plugins.names(group).values()]
     assert {entry.load() for entry in entries if entry.module.startswith("autotuner.")} == checked
@@ -245,56 +287,44 @@ def test_a_probe_of_no_numbers_is_caught(value: Any, sentence: str, monkeypatch:
         check_probe(Odd())
 
 
-class Careless(FileExporter):
-    """Refuses as it should, and then breaks one rule."""
+class Careless(plugins.Exporter):
+    """Breaks one rule."""
 
     kind: Literal["json"] = "json"
     target_version: ClassVar[str] = "1"
     rule: str = ""
 
-    def export(self, recommendation: Recommendation, directory: Path) -> Path:
+    def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         import os
+        import random
 
-        proof = recommendation.verification
-        if self.rule == "admits replays":
-            recommendation = replace(recommendation, environment={})
-        if self.rule != "refuses nothing":
-            self.admit(recommendation)
-        forced = proof.decision != "BETTER" and self.rule != "silent force"
-        lines = [f"{proof.decision} {dict(recommendation.config)} {'forced' if forced else ''}"]
-        lines += [str(dict(os.environ))] if self.rule == "leaks" else []
-        path = directory / "x.txt"
-        if self.rule == "overwrites" and path.exists():
-            return JsonExporter(force=True).write(path, "\n".join(lines))
-        if self.rule == "in place" and self.force and path.exists():
-            path.write_text("\n".join(lines))
-            return path
-        if self.rule == "leaves":
-            self.write(directory / ".x.tmp", "rest") if not (directory / ".x.tmp").exists() else None
-        return self.write(path, "\n".join(lines))
+        kept = {name: value for name, value in config.items() if name != "compile" or self.rule != "drops one"}
+        lines = [str(kept), str(dict(os.environ)) if self.rule == "leaks" else ""]
+        lines += [str(random.random())] if self.rule == "throws dice" else []
+        name = {"leaves": "../x.txt", "takes a name": "evidence.json"}.get(self.rule, "x.txt")
+        left_out = {"colour": "no such parameter"} if self.rule == "invents" else {}
+        return Draft({name: "\n".join(lines).encode()}, "" if self.rule == "is silent" else "read it", left_out)
 
 
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
         ("", ""),
-        ("refuses nothing", "must be refused"),
-        ("admits replays", "must be refused, with force too"),
-        ("silent force", "must say that it was forced"),
+        ("drops one", "compile changes nothing in the files"),
         ("leaks", "must not leave the machine"),
-        ("overwrites", "must not be overwritten"),
-        ("in place", "replace atomically"),
-        ("leaves", "nothing beside its result"),
+        ("throws dice", "same bytes"),
+        ("leaves", "must lie in the bundle"),
+        ("takes a name", "a name of the bundle's own"),
+        ("invents", "no parameter"),
+        ("is silent", "says how its target takes"),
     ],
 )
-def test_a_careless_exporter_is_caught(
-    rule: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_careless_exporter_is_caught(rule: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from autotuner.testing import exporters
 
     monkeypatch.setattr(exporters, "check_options", lambda *_: None)
     if not rule:
-        return check_exporter(Careless(), tmp_path)
+        return check_exporter(Careless())
     with pytest.raises(AssertionError, match=sentence):
-        check_exporter(Careless(rule=rule), tmp_path)
+        check_exporter(Careless(rule=rule))
     return None

@@ -1,0 +1,1 @@
+"""The live record in a browser: read-only, for whoever holds the token, from this machine alone."""

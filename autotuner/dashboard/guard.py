@@ -1,0 +1,67 @@
+"""Who may look: the holder of the token, by the address that we serve, from a page of ours."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Iterable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+COOKIE = "autotune_token"
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def guard(token: str, scripts: Iterable[str]) -> Middleware:
+    """A middleware that lets through what is asked rightly, and marks answers so that browsers keep to it.
+
+    A name that resolves to this machine is not enough (DNS rebinding): the Host must be a loopback address. Another
+    page's script is turned away by its Origin. The token comes once in the address and then in a cookie.
+
+    Args:
+        token: Printed on the terminal.
+        scripts: Inline scripts of our pages; no other runs.
+    """
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    headers = {
+        "Content-Security-Policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refused = _refusal(request, token)
+        if refused is not None:
+            refused.headers.update(headers)
+            return refused
+        if "token" in request.query:  # out of the address, so that it is in no history and no screenshot
+            kept = request.rel_url.without_query_params("token")
+            answer: web.StreamResponse = web.HTTPSeeOther(str(kept))
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
+        else:
+            answer = await handler(request)
+        if not answer.prepared:
+            answer.headers.update(headers)
+        return answer
+
+    return check
+
+
+def _refusal(request: web.Request, token: str) -> web.Response | None:
+    """The answer to what is not asked rightly; None when it is."""
+    if request.method not in ("GET", "HEAD"):
+        return web.Response(status=405, text="This dashboard only shows.\n")
+    host, _, _ = request.host.rpartition(":") if not request.host.endswith("]") else (request.host, "", "")
+    if (host or request.host) not in _LOOPBACK:
+        return web.Response(status=403, text="Ask 127.0.0.1 or localhost.\n")
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"http://{request.host}":
+        return web.Response(status=403, text="Another page asks.\n")
+    given = request.query.get("token") or request.cookies.get(COOKIE, "")
+    if not secrets.compare_digest(given.encode(), token.encode()):
+        return web.Response(status=401, text="Open the address that `autotune dashboard` printed.\n")
+    return None

@@ -1,0 +1,149 @@
+"""The dashboard's server: a list of studies, a page for each, and word of changes."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from autotuner.dashboard.guard import guard
+from autotuner.errors import AutotuneError, MachineError, UsageError
+from autotuner.records import open_record
+from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
+from autotuner.store import Record
+from autotuner.story import tell
+
+HOST = "127.0.0.1"
+_LOOK_S = 1.0
+_RECORD: web.AppKey[str | None] = web.AppKey("record")
+
+
+def serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -> None:
+    """Serve the record until somebody interrupts.
+
+    Args:
+        db: The record; opened anew for every answer, so that a study may be deleted or a file be moved meanwhile.
+        port: On loopback; 0 for a free one.
+        token: Whoever has it may look.
+        ready: Is told the address.
+
+    Raises:
+        MachineError: The port is taken.
+        UsageError: There is no record.
+    """
+    with open_record(db):
+        pass
+    asyncio.run(_serve(db, port, token, ready))
+
+
+async def _serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -> None:
+    runner = web.AppRunner(make_app(db, token), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, HOST, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise MachineError(
+                f"cannot listen on port {port}: {error.strerror}", "choose another with --port"
+            ) from None
+        _, chosen = runner.addresses[0][:2]
+        ready(f"http://{HOST}:{chosen}/?token={token}")
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def make_app(db: str | None, token: str) -> web.Application:
+    """The application, for a server or for tests."""
+    app = web.Application(middlewares=[guard(token, SCRIPTS)])
+    app[_RECORD] = db
+    app.router.add_get("/", _list)
+    app.router.add_get("/study/{name}", _study)
+    app.router.add_get("/study/{name}/body", _body)
+    app.router.add_get("/changes", _changes)
+    return app
+
+
+async def _list(request: web.Request) -> web.Response:
+    with _answering(request) as record:
+        return _html(list_page(record.overview(), _under_way(record)))
+
+
+async def _study(request: web.Request) -> web.Response:
+    with _answering(request) as record:
+        return _html(study_page(tell(record, request.match_info["name"])))
+
+
+async def _body(request: web.Request) -> web.Response:
+    with _answering(request) as record:
+        return _html(study_body(tell(record, request.match_info["name"])))
+
+
+async def _changes(request: web.Request) -> web.StreamResponse:
+    """Says so, as a stream of events, whenever the record has something new."""
+    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await answer.prepare(request)
+    before = ""
+    while True:
+        try:
+            with open_record(request.app[_RECORD]) as record:
+                now = _state(record)
+        except AutotuneError as error:
+            now = json.dumps(error.message)
+        if now != before:
+            await answer.write(f"data: {now}\n\n".encode())
+            before = now
+        else:
+            await answer.write(b": still here\n\n")  # tells us when nobody listens any more
+        await asyncio.sleep(_LOOK_S)
+
+
+@contextmanager
+def _answering(request: web.Request) -> Iterator[Record]:
+    """The record; what is wrong with it is an answer too."""
+    try:
+        with open_record(request.app[_RECORD]) as record:
+            yield record
+    except UsageError as error:
+        raise web.HTTPNotFound(text=f"{error.message}\n") from None
+    except AutotuneError as error:
+        raise web.HTTPServiceUnavailable(text=f"{error.message}\n") from None
+
+
+def _html(text: str) -> web.Response:
+    return web.Response(text=text, content_type="text/html", charset="utf-8")
+
+
+def _state(record: Record) -> str:
+    """Changes whenever a study gets a trial, a proposal or a verdict."""
+    rows = [(row.name, row.trials, row.state, row.decision) for row in record.overview()]
+    return json.dumps([rows, _under_way(record)], default=str)
+
+
+def _under_way(record: Record) -> dict[str, int]:
+    """`{study: trial}` of those whose last proposal has no outcome yet."""
+    found = {}
+    for row in record.overview():
+        if row.state == "unfinished":
+            proposed = [payload["trial"] for _, _, payload in record.study(row.name).events("proposed")]
+            if proposed and proposed[-1] >= row.trials:
+                found[row.name] = int(proposed[-1])
+    return found
+
+
+def optuna_copy(db: str | None, name: str, folder: Path) -> Path:
+    """All trials of a study as an Optuna storage of their own.
+
+    Raises:
+        UsageError: No such study.
+    """
+    from autotuner.exporting import draw
+
+    with open_record(db) as record:
+        _, bundle = draw(record.study(name), "optuna", force=True)
+    path = folder / "optuna.db"
+    path.write_bytes(bundle.files["optuna.db"])
+    return path

@@ -1,0 +1,89 @@
+"""All trials as a real Optuna study, for its dashboard and plots; nothing that a deployment reads."""
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from autotuner.plugins import Exporter
+from autotuner.spec import restore
+from autotuner.spec.model import StudySpec
+from autotuner.types import Config, Draft, Measurement, Recommendation, Trial, Value
+
+if TYPE_CHECKING:
+    import optuna
+
+_THEN = datetime(2000, 1, 1, tzinfo=UTC).replace(
+    tzinfo=None
+)  # Optuna wants a time; the same trials give the same bytes
+
+
+class OptunaExporter(Exporter):
+    """A real Optuna study with every trial, for optuna-dashboard and notebooks."""
+
+    kind: Literal["optuna"] = "optuna"
+    target_version: ClassVar[str] = "Optuna 4.9 to 5 (RDBStorage)"
+    needs: ClassVar[str] = "any study with trials"
+
+    def draft(self, config: Config, recommendation: Recommendation) -> Draft:
+        """`optuna.db`, an SQLite file."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "optuna.db"
+            _write(path, recommendation)
+            content = path.read_bytes()
+        return Draft({"optuna.db": content}, "`optuna-dashboard sqlite:///{bundle}/optuna.db`")
+
+
+def _write(path: Path, recommendation: Recommendation) -> None:
+    import optuna
+
+    spec = restore(recommendation.spec)
+    distributions = {name: _distribution(parameter.values) for name, parameter in spec.parameters.items()}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    try:
+        directions = ["maximize" if objective.maximize else "minimize" for objective in spec.objectives]
+        study = optuna.create_study(storage=storage, study_name=recommendation.study, directions=directions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([objective.metric for objective in spec.objectives])
+        study.add_trials([_trial(trial, spec, distributions) for trial in recommendation.trials])
+    finally:
+        storage.engine.dispose()
+
+
+def _trial(
+    trial: Trial, spec: StudySpec, distributions: "Mapping[str, optuna.distributions.BaseDistribution]"
+) -> "optuna.trial.FrozenTrial":
+    import optuna
+
+    told: dict[str, Any] = {"origin": trial.origin.value}
+    values = None
+    if trial.verdict is not None and isinstance(trial.outcome, Measurement):
+        values = [trial.verdict.objectives[objective.metric] for objective in spec.objectives]
+        told |= {"binding": trial.verdict.diagnosis.binding.value, "violations": dict(trial.verdict.violations)}
+        told |= {"feasible": trial.verdict.feasible}
+    elif not isinstance(trial.outcome, Measurement):
+        told["failure"] = trial.outcome.kind.value
+    return optuna.trial.FrozenTrial(
+        number=trial.number, trial_id=trial.number, value=None, values=values, params=dict(trial.config),
+        state=optuna.trial.TrialState.FAIL if values is None else optuna.trial.TrialState.COMPLETE,
+        distributions=dict(distributions), user_attrs=told, system_attrs={}, intermediate_values={},
+        datetime_start=_THEN, datetime_complete=_THEN,
+    )  # fmt: skip
+
+
+def _distribution(values: tuple[Value, ...]) -> "optuna.distributions.BaseDistribution":
+    """A range where all values are numbers: plots then have an axis; else categories."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    whole = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(whole) == len(values) and len(values) > 1:
+        doubling = min(whole) > 0 and all(value & (value - 1) == 0 for value in whole)
+        return IntDistribution(min(whole), max(whole), log=doubling)
+    if len(numbers) == len(values) and len(values) > 1:
+        return FloatDistribution(min(numbers), max(numbers))
+    return CategoricalDistribution(values)

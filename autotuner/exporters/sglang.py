@@ -1,0 +1,44 @@
+"""For `python -m sglang.launch_server --config FILE`.
+
+Its loader turns `key: value` into `--key value`; true into a switch, a false one is left out; a list into words.
+"""
+
+from typing import ClassVar, Literal
+
+import yaml
+
+from autotuner.exporters.command_line import command_line, options, typed, wrong_program
+from autotuner.exporters.documents import as_yaml
+from autotuner.plugins import Exporter
+from autotuner.types import Config, Draft, Recommendation
+
+_ALIASES = {"tp": "tp-size", "tensor-parallel-size": "tp-size", "dp": "dp-size", "data-parallel-size": "dp-size",
+            "pp": "pp-size", "pipeline-parallel-size": "pp-size", "ep": "ep-size", "model": "model-path"}  # fmt: skip
+
+
+class SglangExporter(Exporter):
+    """The configuration file of SGLang's server, with the options that were measured."""
+
+    kind: Literal["sglang"] = "sglang"
+    target_version: ClassVar[str] = "sglang 0.5.23 (`sglang.launch_server --config`)"
+    needs: ClassVar[str] = "a study of a server that runs sglang.launch_server"
+
+    def draft(self, config: Config, recommendation: Recommendation) -> Draft:
+        """`sglang.yaml`, and `sglang.env` where the study sets variables."""
+        line = command_line(recommendation, config)
+        if line is None or not any(word.startswith("sglang") for word in line.words[:4]):
+            raise wrong_program(recommendation, self.kind, "sglang.launch_server")
+        place = next(i for i, word in enumerate(line.words) if word.startswith("sglang"))
+        _, found = options(line.words[place:], _ALIASES)
+        document = {
+            name: True if not words else typed(words[0]) if len(words) == 1 else [typed(word) for word in words]
+            for name, words in found.items()
+        }
+        text = as_yaml(document, comments=[f"autotune: study {recommendation.study}; see evidence.json"])
+        assert yaml.safe_load(text) == document, text
+        files = {"sglang.yaml": text}
+        use = "`python -m sglang.launch_server --config {bundle}/sglang.yaml`"
+        if line.environment:
+            files["sglang.env"] = "".join(f"{name}={value}\n" for name, value in line.environment.items()).encode()
+            use += ", with the variables of `sglang.env`"
+        return Draft(files, use, line.left_out(config, "no option of the server's command line says it"))

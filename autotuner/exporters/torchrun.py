@@ -1,0 +1,42 @@
+"""For torchrun: how many processes, and their environment."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from autotuner.exporters.batches import ranks
+from autotuner.exporters.documents import as_script, spelled
+from autotuner.exporters.settings import Settings
+from autotuner.plugins import Exporter
+from autotuner.types import Check, Config, Draft, Recommendation
+
+_VARIABLES = ("NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_ALGO", "NCCL_PROTO", "CUDA_DEVICE_MAX_CONNECTIONS")
+_PARSE = (
+    "import shlex, sys; from torch.distributed.run import parse_args as p; "
+    "text = open(sys.argv[1] + '/launch.sh').read().partition('exec torchrun')[2].replace('\\\\\\n', ' '); "
+    "p([*shlex.split(text)[:-1], 'train.py'])"
+)
+
+
+class TorchrunExporter(Exporter):
+    """A script that starts a training with torchrun: ranks, threads, NCCL's variables."""
+
+    kind: Literal["torchrun"] = "torchrun"
+    target_version: ClassVar[str] = "torch 2.11 to 2.13 (`torchrun`)"
+    needs: ClassVar[str] = "a study of a training: ranks, threads, NCCL's variables"
+
+    def draft(self, config: Config, recommendation: Recommendation) -> Draft:
+        """`launch.sh`."""
+        settings = Settings(config)
+        processes = ranks(settings)
+        environment = {name: spelled(value) for name, value in settings.take_all(_VARIABLES).items()}
+        threads = settings.take("threads", "omp_num_threads")
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = spelled(threads)
+        words = ["torchrun", "--standalone", f"--nproc-per-node {processes.total}"]
+        text = as_script(words, environment, [f"autotune: study {recommendation.study}; see evidence.json"])
+        left_out = settings.left_out("it is your training script's: see the targets transformers and python")
+        return Draft({"launch.sh": text}, "`{bundle}/launch.sh train.py …`", left_out)
+
+    def checks(self) -> Sequence[Check]:
+        """Torchrun's own parser."""
+        return (Check("torchrun's parser", "torch", ("{python}", "-c", _PARSE, "{bundle}")),)

@@ -1,0 +1,156 @@
+"""From a study's record to the files of a target: the recommendation, the exporter with its options, the checks."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from autotuner import plugins
+from autotuner.errors import UsageError
+from autotuner.exporters.bundle import Bundle, make_bundle, write_bundle
+from autotuner.plugins import Exporter
+from autotuner.store import Study
+from autotuner.types import Decision, Measurement, Recommendation
+
+_CHECK_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What one of a target's own programs said of a bundle.
+
+    Attributes:
+        name: What looked at it.
+        passed: None when it is not installed here.
+        text: Its last words when it failed, what is missing when it is not installed.
+    """
+
+    name: str
+    passed: bool | None
+    text: str = ""
+
+
+def recommendation(study: Study, *, force: bool = False, trials: bool = False) -> Recommendation:
+    """What a study hands to deployment: the winner if it was verified BETTER, or by force, else the baseline.
+
+    Args:
+        study: With a verdict.
+        force: The candidate whatever the verdict.
+        trials: With every trial.
+
+    Raises:
+        UsageError: The study has not come to a verdict.
+    """
+    if not study.verifications():
+        raise UsageError(f"study {study.name!r} has not come to a verdict yet", f"autotune study resume {study.name}")
+    verification = study.verifications()[-1][1]
+    outcomes = [trial.outcome for trial in study.last(50)]
+    measured = next((outcome for outcome in reversed(outcomes) if isinstance(outcome, Measurement)), None)
+    return Recommendation(
+        study=study.name,
+        config=verification.config if force or verification.decision is Decision.BETTER else verification.baseline,
+        baseline=verification.baseline,
+        verification=verification,
+        environment=measured.environment if measured else {},
+        spec=study.spec(),
+        trials=study.trials(samples=False) if trials else (),
+    )
+
+
+def make_exporter(target: str, settings: Sequence[str] = ()) -> Exporter:
+    """The exporter of a target with its options.
+
+    Args:
+        target: Its name.
+        settings: "option=value", or "option.key=value" where the option is a mapping.
+
+    Raises:
+        UsageError: No such target, or no such option.
+    """
+    kind = plugins.load_class("exporters", target, Exporter)
+    try:
+        return kind.model_validate(_options(settings))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        known = ", ".join(name for name in kind.model_fields if name != "kind") or "none"
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"--set {where}: {first['msg']}", f"the options of {target}: {known}") from None
+
+
+def draw(
+    study: Study, target: str, settings: Sequence[str] = (), *, force: bool = False, hardware: str = ""
+) -> tuple[Exporter, Bundle]:
+    """The exporter of a target, and what it makes of a study.
+
+    Raises:
+        UsageError: Unknown target or option, nothing verified BETTER and not forced, or a study it cannot use.
+    """
+    exporter = make_exporter(target, settings)
+    found = recommendation(study, force=force, trials=True)
+    return exporter, make_bundle(exporter, found, force=force, hardware=hardware)
+
+
+def run_checks(exporter: Exporter, bundle: Bundle) -> Iterator[Checked]:
+    """Let the target's own programs read a bundle, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_bundle(bundle, Path(folder) / "bundle")
+        for check in exporter.checks():
+            if not _is_installed(check.needs):
+                yield Checked(check.name, None, f"{check.needs} is not installed")
+                continue
+            words = [word.replace("{python}", sys.executable).replace("{bundle}", str(path)) for word in check.argv]
+            yield _run(check.name, words)
+
+
+def _run(name: str, words: Sequence[str]) -> Checked:
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CHECK_LIMIT_S, check=False
+        )
+    except OSError as error:
+        return Checked(name, None, f"{words[0]}: {error.strerror}")
+    except subprocess.TimeoutExpired:
+        return Checked(name, False, f"no answer within {_CHECK_LIMIT_S:g} s")
+    return Checked(name, done.returncode == 0, "" if done.returncode == 0 else _last_words(done.stderr or done.stdout))
+
+
+def _last_words(text: str) -> str:
+    """The exception at the end of an output, whose text may have several lines; else the last line."""
+    lines = [line for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    starts = [place for place, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return " ".join(" ".join(lines[starts[-1] if starts else -1 :]).split())[:400]
+
+
+def _is_installed(name: str) -> bool:
+    """A module, or a program on the path or beside our Python."""
+    if shutil.which(name):
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a module whose package is not there
+        return False
+
+
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--set {text} gives no value", "write --set option=value")
+        outer, dot, inner = key.partition(".")
+        if dot:
+            found.setdefault(outer, {})
+            if not isinstance(found[outer], dict):
+                raise UsageError(f"--set {text}: {outer} was given a value already", f"write --set {outer}.KEY=VALUE")
+            found[outer][inner] = value
+        else:
+            found[outer] = value
+    return found

@@ -1,0 +1,212 @@
+"""The dashboard as a process of its own, asked as a browser, and as those who should not, would ask."""
+
+import asyncio
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from autotuner.store import open_record
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from test_study_page import BROWSER, fill, needs_browser, trial_of
+
+from autotuner.spec import restore
+
+PROGRAM = "from autotuner.cli.main import app; app()"
+
+
+@pytest.fixture
+def db(tmp_path):
+    path = str(tmp_path / "record.db")
+    with open_record(path) as record:
+        fill(record, 20)
+    return path
+
+
+@contextmanager
+def running(db, *words):
+    """The address that it prints."""
+    argv = [sys.executable, "-c", PROGRAM, "dashboard", "--db", db, *words]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+
+
+def ask(url, method="GET", **headers):
+    """(status, headers, text) without following; the token's cookie is taken along."""
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_):
+            return None
+
+    request = urllib.request.Request(url, method=method, headers=headers)
+    try:
+        with urllib.request.build_opener(Stay).open(request, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+@pytest.fixture
+def served(db):
+    with running(db) as url:
+        status, headers, _ = ask(url)
+        assert status == 303
+        assert headers["Location"] == "/"
+        assert "HttpOnly" in headers["Set-Cookie"]
+        assert "SameSite=Strict" in headers["Set-Cookie"]
+        yield url.partition("?")[0].rstrip("/"), headers["Set-Cookie"].partition(";")[0]
+
+
+def test_the_list_and_a_study(served):
+    base, cookie = served
+    status, headers, text = ask(f"{base}/", Cookie=cookie)
+    assert status == 200
+    assert '<a href="/study/inference">inference</a>' in text
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+    status, _, text = ask(f"{base}/study/inference", Cookie=cookie)
+    assert status == 200
+    assert "12 raw pairs" in text
+    status, _, text = ask(f"{base}/study/nothing", Cookie=cookie)
+    assert (status, text.startswith("there is no study 'nothing'")) == (404, True)
+
+
+def test_who_may_not_look(served):
+    base, cookie = served
+    port = base.rpartition(":")[2]
+    assert ask(f"{base}/")[0] == 401
+    assert ask(f"{base}/?token=guess")[0] == 401
+    assert ask(f"{base}/", Cookie="autotune_token=guess")[0] == 401
+    assert ask(f"{base}/", Cookie=cookie, Host=f"evil.example:{port}")[0] == 403
+    assert ask(f"{base}/", Cookie=cookie, Host="evil.example")[0] == 403
+    assert ask(f"{base}/changes", Cookie=cookie, Origin="http://evil.example")[0] == 403
+    assert ask(f"{base}/", Cookie=cookie, Origin="null")[0] == 403
+    for method in ("POST", "PUT", "DELETE"):
+        assert ask(f"{base}/study/inference", method, Cookie=cookie)[0] == 405
+    assert ask(f"{base}/", Cookie=cookie, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+
+
+def test_only_this_machine_is_listened_to(served):
+    base, _ = served
+    done = subprocess.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=False)
+    port = f"{int(base.rpartition(':')[2]):04X}"
+    listening = [line.split()[1] for line in done.stdout.splitlines() if f":{port} " in line and " 0A " in line]
+    assert listening == [f"0100007F:{port}"]
+
+
+def test_a_record_that_is_not_there_or_a_port_that_is_taken(tmp_path, db):
+    argv = [sys.executable, "-c", PROGRAM, "dashboard", "--db"]
+    done = subprocess.run([*argv, tmp_path / "none.db"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    with running(db) as url:
+        port = url.partition("?")[0].rstrip("/").rpartition(":")[2]
+        done = subprocess.run([*argv, db, "--port", port], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert f"cannot listen on port {port}" in done.stderr
+
+
+def test_optuna_dashboard_that_is_not_installed(db, monkeypatch, tmp_path):
+    if shutil.which("optuna-dashboard"):
+        monkeypatch.setenv("PATH", str(tmp_path))
+    argv = [sys.executable, "-c", PROGRAM, "dashboard", "--db", db, "--optuna", "inference"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "optuna-dashboard is not installed — pip install optuna-dashboard" in done.stderr
+
+
+class Page:
+    """A page in a real browser, asked over its debugging socket."""
+
+    def __init__(self, socket):
+        self._socket, self._number = socket, 0
+
+    async def call(self, method, **parameters):
+        self._number += 1
+        await self._socket.send_json({"id": self._number, "method": method, "params": parameters})
+        while True:
+            answer = await self._socket.receive_json()
+            if answer.get("id") == self._number:
+                return answer["result"]
+
+    async def value(self, expression):
+        found = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    async def until(self, expression, limit_s=30):
+        deadline_s = time.monotonic() + limit_s
+        while not await self.value(expression):
+            assert time.monotonic() < deadline_s, expression
+            await asyncio.sleep(0.1)
+
+
+@contextmanager
+def browser(tmp_path):
+    folder = tmp_path / "browser"
+    argv = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0",
+            "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
+            "about:blank"]  # fmt: skip
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline_s = time.monotonic() + 60
+            while not (folder / "DevToolsActivePort").exists() and time.monotonic() < deadline_s:
+                time.sleep(0.05)
+            yield (folder / "DevToolsActivePort").read_text().split()[0]
+        finally:
+            process.terminate()
+
+
+async def follow(url, port, db):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
+            (target,) = [one for one in await answer.json(content_type=None) if one["type"] == "page"]
+        async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+            tab = Page(socket)
+            await tab.call("Page.navigate", url=url)
+            await tab.until(
+                "document.readyState === 'complete' && document.querySelector('h1')?.textContent === 'Studies'"
+            )
+            assert "token" not in await tab.value("location.href")
+            await tab.value("document.querySelector('a[href=\"/study/inference\"]').click()")
+            rows = "document.querySelectorAll('table.trials tbody tr').length"
+            await tab.until(f"{rows} === 20")
+            await tab.value("window.stayed = true")
+            await asyncio.sleep(2)  # the first word of the stream has been heard
+            with open_record(db) as record:
+                study = record.study("inference")
+                study.append_trial(trial_of(20, restore(study.spec()).baseline, random.Random(1)))
+            await tab.until(f"{rows} === 21")
+            assert await tab.value("window.stayed"), "the page was not loaded anew"
+            await tab.value("document.querySelector('.filter select').value = 'failed'")
+            await tab.value("document.querySelector('.filter select').dispatchEvent(new Event('change'))")
+            count = await tab.value("document.querySelector('.filter output').textContent")
+            assert count.endswith("of 21"), "what came is as lively as what was there"
+
+
+@needs_browser
+def test_a_page_follows_its_study_without_being_loaded_anew(db, tmp_path):
+    with running(db) as url, browser(tmp_path) as port:
+        asyncio.run(follow(url, port, db))
+
+
+@needs_browser
+def test_the_policy_lets_our_scripts_run_and_no_other(served):
+    base, cookie = served
+    _, headers, text = ask(f"{base}/study/inference", Cookie=cookie)
+    assert text.count("<script>") == headers["Content-Security-Policy"].count("'sha256-")

@@ -1,0 +1,56 @@
+"""All trials in a real Optuna storage, read by Optuna itself."""
+
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from autotuner.api import export
+from autotuner.exporting import draw
+from autotuner.store import open_record
+from autotuner.types import Failure
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from test_study_page import METRIC, fill
+
+
+@pytest.fixture
+def db(tmp_path):
+    path = str(tmp_path / "record.db")
+    with open_record(path) as record:
+        fill(record, 30)
+    return path
+
+
+def test_optuna_finds_every_trial(db, tmp_path):
+    folder, _ = export("inference", "optuna", tmp_path / "out", db=db)
+    found = optuna.load_study(study_name="inference", storage=f"sqlite:///{folder}/optuna.db")
+    with open_record(db) as record:
+        trials = record.study("inference").trials()
+    assert len(found.trials) == len(trials)
+    for theirs, ours in zip(found.trials, trials, strict=True):
+        assert theirs.params == dict(ours.config)
+        if isinstance(ours.outcome, Failure):
+            assert theirs.state is optuna.trial.TrialState.FAIL
+            assert theirs.user_attrs["failure"] == ours.outcome.kind
+        else:
+            assert theirs.value == ours.verdict.objectives[METRIC]
+    assert found.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert found.best_value == max(t.verdict.objectives[METRIC] for t in trials if t.verdict)
+    assert found.metric_names == [METRIC]
+    assert isinstance(found.trials[0].distributions["batch_size"], optuna.distributions.IntDistribution)
+
+
+def test_its_plots_take_it(db, tmp_path):
+    folder, _ = export("inference", "optuna", tmp_path / "out", db=db)
+    found = optuna.load_study(study_name="inference", storage=f"sqlite:///{folder}/optuna.db")
+    pytest.importorskip("plotly")
+    assert optuna.visualization.plot_optimization_history(found).data
+
+
+def test_the_same_trials_give_the_same_bytes(db):
+    with open_record(db) as record:
+        study = record.study("inference")
+        first, second = (draw(study, "optuna")[1].files["optuna.db"] for _ in range(2))
+    assert first == second

@@ -1,0 +1,164 @@
+"""A tuned training in the words of transformers, accelerate, DeepSpeed and torchrun; each file read by its own code."""
+
+import subprocess
+
+import pytest
+import yaml
+from recommended import INFERENCE, PLAIN, SERVE, SHARDED, TRAINING, recommend
+
+from autotuner.errors import UsageError
+from autotuner.exporters.accelerate import AccelerateExporter
+from autotuner.exporters.bundle import make_bundle
+from autotuner.exporters.deepspeed import DeepspeedExporter
+from autotuner.exporters.torchrun import TorchrunExporter
+from autotuner.exporters.transformers import TransformersExporter
+from autotuner.exporters.triton import TritonExporter
+from autotuner.exporting import run_checks
+
+
+def read(drawn, name):
+    return yaml.safe_load(drawn.files[name])
+
+
+def test_training_arguments():
+    drawn = TransformersExporter().draft(TRAINING.config, TRAINING)
+    assert read(drawn, "training_args.json") == {
+        "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "dataloader_num_workers": 2, "bf16": True,
+        "optim": "adamw_torch_fused", "torch_compile": True, "torch_compile_mode": "default", "use_cpu": True,
+    }  # fmt: skip
+    assert read(drawn, "from_pretrained.json") == {"attn_implementation": "sdpa"}
+    assert drawn.left_out.keys() == {"loss_chunk", "threads"}
+
+
+def test_the_global_batch_stays_what_it_was():
+    for micro in (1, 2, 4, 16):
+        arguments = read(TransformersExporter().draft({**TRAINING.config, "micro_batch": micro}, TRAINING),
+                         "training_args.json")  # fmt: skip
+        assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] == 16
+
+
+def test_over_two_ranks_a_rank_accumulates_half():
+    arguments = read(TransformersExporter().draft(SHARDED.config, SHARDED), "training_args.json")
+    assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * 2 == 16
+    assert arguments["ddp_bucket_cap_mb"] == 4
+
+
+def test_a_script_of_ones_own_is_mapped_by_name():
+    config = {"my_batch": 8, "dataloader_num_workers": 2, "colour": "red"}
+    subject = recommend(config, {**config, "my_batch": 2}, {"workload": {"kind": "python"}, "device": "cuda"})
+    exporter = TransformersExporter(names={"my_batch": "per_device_train_batch_size"})
+    drawn = exporter.draft(config, subject)
+    assert read(drawn, "training_args.json") == {"per_device_train_batch_size": 8, "dataloader_num_workers": 2}
+    assert drawn.left_out.keys() == {"colour"}
+    with pytest.raises(UsageError, match="no parameter of serve is a training argument"):
+        TransformersExporter().draft({"colour": "red"}, subject)
+
+
+def test_inference():
+    drawn = TransformersExporter().draft(INFERENCE.config, INFERENCE)
+    assert read(drawn, "from_pretrained.json") == {"dtype": "bfloat16", "attn_implementation": "sdpa"}
+    assert read(drawn, "generation_config.json") == {"cache_implementation": "static"}
+    assert read(drawn, "compile_config.json") == {"mode": "default"}
+    assert read(drawn, "pipeline.json") == {"batch_size": 16}
+    assert drawn.left_out.keys() == {"threads"}
+    assert read(TransformersExporter().draft(INFERENCE.baseline, INFERENCE), "generation_config.json") == {
+        "disable_compile": True
+    }
+
+
+def test_accelerate():
+    document = read(AccelerateExporter().draft(SHARDED.config, SHARDED), "default_config.yaml")
+    assert (document["distributed_type"], document["num_processes"]) == ("FSDP", 2)
+    assert document["fsdp_config"]["fsdp_reshard_after_forward"] is True
+    drawn = AccelerateExporter().draft(TRAINING.config, TRAINING)
+    document = read(drawn, "default_config.yaml")
+    assert (document["distributed_type"], document["mixed_precision"]) == ("NO", "bf16")
+    assert document["dynamo_config"] == {"dynamo_backend": "INDUCTOR", "dynamo_mode": "default"}
+    assert {"micro_batch", "workers", "threads"} <= drawn.left_out.keys()
+
+
+def test_deepspeed():
+    drawn = DeepspeedExporter().draft(SHARDED.config, SHARDED)
+    assert read(drawn, "ds_config.json") == {
+        "train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2,
+        "bf16": {"enabled": False}, "fp16": {"enabled": False},
+        "zero_optimization": {"stage": 3, "reduce_bucket_size": 2**20},
+    }  # fmt: skip
+    trainer = read(drawn, "ds_config_trainer.json")
+    assert trainer["train_batch_size"] == trainer["bf16"]["enabled"] == "auto"
+    assert trainer["zero_optimization"] == {"stage": 3, "reduce_bucket_size": 2**20}
+    with pytest.raises(UsageError, match=r"nothing that .* tunes is DeepSpeed's"):
+        DeepspeedExporter().draft({"colour": "red"}, PLAIN)
+
+
+def test_torchrun(tmp_path):
+    config = {**SHARDED.config, "threads": 1, "NCCL_ALGO": "Ring"}
+    drawn = TorchrunExporter().draft(config, SHARDED)
+    (tmp_path / "torchrun").write_text('#!/bin/sh\necho "$OMP_NUM_THREADS $NCCL_ALGO $*"\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    (tmp_path / "launch.sh").write_bytes(drawn.files["launch.sh"])
+    said = subprocess.run(
+        ["sh", tmp_path / "launch.sh", "train.py", "a b"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert said == "1 Ring --standalone --nproc-per-node 2 train.py a b\n"
+    assert {"micro_batch", "sharding"} <= drawn.left_out.keys()
+
+
+def test_triton():
+    drawn = TritonExporter(model_name='my "model"').draft(INFERENCE.config, INFERENCE)
+    text = drawn.files["config.pbtxt"].decode()
+    assert 'name: "my \\"model\\""' in text
+    assert "max_batch_size: 16" in text
+    assert 'key: "compile" value { string_value: "default" }' in text
+    assert drawn.left_out == {}
+    other = TritonExporter(backend="onnxruntime").draft(INFERENCE.config, INFERENCE)
+    assert {"dtype", "compile", "threads"} <= other.left_out.keys()
+
+
+CASES = [
+    (TransformersExporter(), TRAINING), (TransformersExporter(), SHARDED), (TransformersExporter(), INFERENCE),
+    (TransformersExporter(), SERVE), (AccelerateExporter(), TRAINING), (AccelerateExporter(), SHARDED),
+    (DeepspeedExporter(), TRAINING), (DeepspeedExporter(), SHARDED), (TorchrunExporter(), SHARDED),
+    (TritonExporter(), INFERENCE),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("exporter", "subject"), CASES, ids=lambda case: getattr(case, "kind", getattr(case, "study", ""))
+)
+def test_the_targets_own_code_reads_it(exporter, subject):
+    found = [*run_checks(exporter, make_bundle(exporter, subject))]
+    assert found
+    assert [check for check in found if not check.passed] == []
+
+
+BROKEN = [
+    (TransformersExporter(), TRAINING, "training_args.json", b'"bf16"', b'"bf61"', "bf61"),
+    (AccelerateExporter(), TRAINING, "default_config.yaml", b"num_machines", b"num_maschines", "num_maschines"),
+    (DeepspeedExporter(), SHARDED, "ds_config.json", b'"reduce_bucket_size"', b'"reduce_buckets"', "reduce_buckets"),
+    (TorchrunExporter(), SHARDED, "launch.sh", b"--nproc-per-node", b"--nprocs", ""),
+    (TritonExporter(), INFERENCE, "config.pbtxt", b"max_batch_size", b"max_batchsize", "max_batchsize"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("exporter", "subject", "file", "old", "new", "said"), BROKEN, ids=lambda c: getattr(c, "kind", "")
+)
+def test_the_targets_own_code_finds_a_mistake(exporter, subject, file, old, new, said):
+    """A check that lets everything pass would be none."""
+    bundle = make_bundle(exporter, subject)
+    bundle.files[file] = bundle.files[file].replace(old, new)
+    found = [*run_checks(exporter, bundle)]
+    assert any(check.passed is False for check in found)
+    assert any(said in check.text for check in found), found
+
+
+def test_two_parameters_under_one_name_and_a_name_for_none():
+    subject = recommend({"a": 1, "b": 2}, {"a": 2, "b": 2}, {"workload": {"kind": "python"}, "device": "cpu"})
+    with pytest.raises(UsageError, match="a and b would both be optim"):
+        TransformersExporter(names={"a": "optim", "b": "optim"}).draft(subject.config, subject)
+    with pytest.raises(UsageError, match=r"names\.c: there is no such parameter"):
+        TransformersExporter(names={"c": "optim"}).draft(subject.config, subject)
