@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,13 +14,12 @@ from autotuner.doctor import ceilings_for
 from autotuner.errors import UsageError
 from autotuner.events import Listener, Note, StudyEnded, StudyStarted, StudySummary, ignore
 from autotuner.executors.devices import reserved_gpus
-from autotuner.exporters.bundle import Bundle, write_bundle
-from autotuner.exporting import Checked, draw, recommendation, run_checks
+from autotuner.exporting import check_export, export, export_targets, recommendation
 from autotuner.jobs import Jobs
 from autotuner.loop import tune as run_loop
 from autotuner.monitor import environment, gpu, host
 from autotuner.observing import ObservedPool, observed
-from autotuner.plugins import Exporter, WorkerPool
+from autotuner.plugins import WorkerPool
 from autotuner.records import load_study, open_record
 from autotuner.spec import Machine, load, restore
 from autotuner.spec.model import StudySpec
@@ -144,54 +143,6 @@ def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
                 verification = confirm(spec, pool, jobs, claim, listener)
             study.append_verification(verification)
             return _ended(record, study, listener)
-
-
-def export(
-    name: str,
-    target: str,
-    directory: Path | None = None,
-    *,
-    db: str | None = None,
-    force: bool = False,
-    hardware: str = "",
-    settings: Sequence[str] = (),
-) -> tuple[Path, Bundle]:
-    """Write a study's recommendation for a target: a folder with the target's files, the proof, the way back.
-
-    Args:
-        name: The study's.
-        target: The exporter's name.
-        directory: The folder to be made; `exports/TARGET` of the study's when left out.
-        db: The record.
-        force: Also what is not verified BETTER, which the folder then says; and replace a folder of ours.
-        hardware: What it will run on, a part of the GPU's or CPU's name; empty: not stated.
-        settings: Options of the exporter, "option=value".
-
-    Raises:
-        UsageError: Unknown target or option, nothing verified BETTER and not forced, or the folder is there already.
-    """
-    with open_record(db) as record:
-        _, bundle = draw(record.study(name), target, settings, force=force, hardware=hardware)
-        return write_bundle(bundle, directory or record.folder(name) / "exports" / target, force=force), bundle
-
-
-def check_export(
-    name: str, target: str, *, db: str | None = None, force: bool = False, hardware: str = "",
-    settings: Sequence[str] = (),
-) -> tuple[Bundle, Sequence[Checked]]:  # fmt: skip
-    """What `export` would write, and what the target's own programs say of it; nothing is written.
-
-    Raises:
-        UsageError: As `export`.
-    """
-    with open_record(db) as record:
-        exporter, bundle = draw(record.study(name), target, settings, force=force, hardware=hardware)
-    return bundle, [*run_checks(exporter, bundle)]
-
-
-def export_targets() -> Mapping[str, type[Exporter]]:
-    """Every installed exporter."""
-    return {name: plugins.load_class("exporters", name, Exporter) for name in sorted(plugins.names("exporters"))}
 
 
 def delete(name: str, *, db: str | None = None) -> None:

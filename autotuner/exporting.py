@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from autotuner import plugins
 from autotuner.errors import UsageError
 from autotuner.exporters.bundle import Bundle, make_bundle, write_bundle
 from autotuner.plugins import Exporter
+from autotuner.records import open_record
 from autotuner.store import Study
 from autotuner.types import Decision, Measurement, Recommendation
 
@@ -83,6 +84,54 @@ def make_exporter(target: str, settings: Sequence[str] = ()) -> Exporter:
         known = ", ".join(name for name in kind.model_fields if name != "kind") or "none"
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"--set {where}: {first['msg']}", f"the options of {target}: {known}") from None
+
+
+def export(
+    name: str,
+    target: str,
+    directory: Path | None = None,
+    *,
+    db: str | None = None,
+    force: bool = False,
+    hardware: str = "",
+    settings: Sequence[str] = (),
+) -> tuple[Path, Bundle]:
+    """Write a study's recommendation for a target: a folder with the target's files, the proof, the way back.
+
+    Args:
+        name: The study's.
+        target: The exporter's name.
+        directory: The folder to be made; `exports/TARGET` of the study's when left out.
+        db: The record.
+        force: Also what is not verified BETTER, which the folder then says; and replace a folder of ours.
+        hardware: What it will run on, a part of the GPU's or CPU's name; empty: not stated.
+        settings: Options of the exporter, "option=value".
+
+    Raises:
+        UsageError: Unknown target or option, nothing verified BETTER and not forced, or the folder is there already.
+    """
+    with open_record(db) as record:
+        _, bundle = draw(record.study(name), target, settings, force=force, hardware=hardware)
+        return write_bundle(bundle, directory or record.folder(name) / "exports" / target, force=force), bundle
+
+
+def check_export(
+    name: str, target: str, *, db: str | None = None, force: bool = False, hardware: str = "",
+    settings: Sequence[str] = (),
+) -> tuple[Bundle, Sequence[Checked]]:  # fmt: skip
+    """What `export` would write, and what the target's own programs say of it; nothing is written.
+
+    Raises:
+        UsageError: As `export`.
+    """
+    with open_record(db) as record:
+        exporter, bundle = draw(record.study(name), target, settings, force=force, hardware=hardware)
+    return bundle, [*run_checks(exporter, bundle)]
+
+
+def export_targets() -> Mapping[str, type[Exporter]]:
+    """Every installed exporter."""
+    return {name: plugins.load_class("exporters", name, Exporter) for name in sorted(plugins.names("exporters"))}
 
 
 def draw(

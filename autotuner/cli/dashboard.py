@@ -56,7 +56,7 @@ def _optuna(name: str, port: int, db: str | None, show: bool) -> None:
         raise MachineError("optuna-dashboard is not installed", "pip install optuna-dashboard")
     with tempfile.TemporaryDirectory() as folder:
         path = optuna_copy(db, name, Path(folder))
-        argv = [program, f"sqlite:///{path}", "--host", HOST, "--port", str(port or 8080)]
+        argv = [program, str(path), "--host", HOST, "--port", str(port or 8080)]
         url = f"http://{HOST}:{port or 8080}/"
         print(url, flush=True)
         if show:

@@ -63,13 +63,17 @@ def export(
         return
     if name is None or target is None:
         raise UsageError("export needs a study and a target", "autotune export NAME --to TARGET; see --list")
-    from autotuner import api
+    from autotuner import exporting
     from autotuner.report.json_lines import dump
 
     if check:
-        drawn, found = api.check_export(name, target, db=db, force=force, hardware=hardware, settings=settings or [])
+        drawn, found = exporting.check_export(
+            name, target, db=db, force=force, hardware=hardware, settings=settings or []
+        )
         _end(drawn, found, as_json=as_json)
-    path, bundle = api.export(name, target, directory, db=db, force=force, hardware=hardware, settings=settings or [])
+    path, bundle = exporting.export(
+        name, target, directory, db=db, force=force, hardware=hardware, settings=settings or []
+    )
     if as_json:
         written = {"study": name, "target": target, "path": str(path), "files": sorted(bundle.files)}
         print(dump({**written, "left_out": dict(bundle.left_out), "use": bundle.use.replace("{bundle}", str(path))}))
@@ -103,7 +107,7 @@ def _say_left_out(left_out: "Mapping[str, str]") -> None:
 
 
 def _list_targets(as_json: bool) -> None:
-    from autotuner import api
+    from autotuner import exporting
     from autotuner.report.json_lines import dump
 
     targets: dict[str, dict[str, Any]] = {
@@ -115,7 +119,7 @@ def _list_targets(as_json: bool) -> None:
                 option: field.description or "" for option, field in kind.model_fields.items() if option != "kind"
             },
         }
-        for name, kind in api.export_targets().items()
+        for name, kind in exporting.export_targets().items()
     }
     if as_json:
         print(dump(targets, indent=2))

@@ -144,6 +144,6 @@ def optuna_copy(db: str | None, name: str, folder: Path) -> Path:
 
     with open_record(db) as record:
         _, bundle = draw(record.study(name), "optuna", force=True)
-    path = folder / "optuna.db"
-    path.write_bytes(bundle.files["optuna.db"])
+    path = folder / "optuna.journal"
+    path.write_bytes(bundle.files["optuna.journal"])
     return path

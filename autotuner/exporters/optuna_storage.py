@@ -1,5 +1,6 @@
 """All trials as a real Optuna study, for its dashboard and plots; nothing that a deployment reads."""
 
+import json
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -24,16 +25,19 @@ class OptunaExporter(Exporter):
     """A real Optuna study with every trial, for optuna-dashboard and notebooks."""
 
     kind: Literal["optuna"] = "optuna"
-    target_version: ClassVar[str] = "Optuna 4.9 to 5 (RDBStorage)"
+    target_version: ClassVar[str] = "Optuna 4.9 to 5 (JournalStorage)"
     needs: ClassVar[str] = "any study with trials"
 
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
-        """`optuna.db`, an SQLite file."""
+        """`optuna.journal`, Optuna's own file format: with a database each trial costs it many commits."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "optuna.db"
+            path = Path(folder) / "optuna.journal"
             _write(path, recommendation)
-            content = path.read_bytes()
-        return Draft({"optuna.db": content}, "`optuna-dashboard sqlite:///{bundle}/optuna.db`")
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+        content = "".join(json.dumps({**line, "worker_id": "autotune"}) + "\n" for line in lines)
+        use = "`optuna-dashboard {bundle}/optuna.journal`; "
+        use += "`JournalStorage(JournalFileBackend('{bundle}/optuna.journal'))`"
+        return Draft({"optuna.journal": content.encode()}, use)
 
 
 def _write(path: Path, recommendation: Recommendation) -> None:
@@ -42,16 +46,15 @@ def _write(path: Path, recommendation: Recommendation) -> None:
     spec = restore(recommendation.spec)
     distributions = {name: _distribution(parameter.values) for name, parameter in spec.parameters.items()}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    try:
-        directions = ["maximize" if objective.maximize else "minimize" for objective in spec.objectives]
-        study = optuna.create_study(storage=storage, study_name=recommendation.study, directions=directions)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([objective.metric for objective in spec.objectives])
-        study.add_trials([_trial(trial, spec, distributions) for trial in recommendation.trials])
-    finally:
-        storage.engine.dispose()
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    directions = ["maximize" if objective.maximize else "minimize" for objective in spec.objectives]
+    study = optuna.create_study(storage=storage, study_name=recommendation.study, directions=directions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in spec.objectives])
+    study.add_trials([_trial(trial, spec, distributions) for trial in recommendation.trials])
 
 
 def _trial(

@@ -15,6 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from test_study_page import METRIC, fill
 
 
+def stored(folder):
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
+
+
 @pytest.fixture
 def db(tmp_path):
     path = str(tmp_path / "record.db")
@@ -25,7 +29,7 @@ def db(tmp_path):
 
 def test_optuna_finds_every_trial(db, tmp_path):
     folder, _ = export("inference", "optuna", tmp_path / "out", db=db)
-    found = optuna.load_study(study_name="inference", storage=f"sqlite:///{folder}/optuna.db")
+    found = optuna.load_study(study_name="inference", storage=stored(folder))
     with open_record(db) as record:
         trials = record.study("inference").trials()
     assert len(found.trials) == len(trials)
@@ -44,7 +48,7 @@ def test_optuna_finds_every_trial(db, tmp_path):
 
 def test_its_plots_take_it(db, tmp_path):
     folder, _ = export("inference", "optuna", tmp_path / "out", db=db)
-    found = optuna.load_study(study_name="inference", storage=f"sqlite:///{folder}/optuna.db")
+    found = optuna.load_study(study_name="inference", storage=stored(folder))
     pytest.importorskip("plotly")
     assert optuna.visualization.plot_optimization_history(found).data
 
@@ -52,5 +56,5 @@ def test_its_plots_take_it(db, tmp_path):
 def test_the_same_trials_give_the_same_bytes(db):
     with open_record(db) as record:
         study = record.study("inference")
-        first, second = (draw(study, "optuna")[1].files["optuna.db"] for _ in range(2))
+        first, second = (draw(study, "optuna")[1].files["optuna.journal"] for _ in range(2))
     assert first == second
