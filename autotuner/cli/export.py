@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from autotuner.exporting import Checked
 
 
+Chosen = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="Name of the study.", show_default=False, autocompletion=study_names),
+]
 Target = Annotated[
     str | None,
     typer.Option(
@@ -39,10 +43,7 @@ Settings = Annotated[
 
 
 def export(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Name of the study.", show_default=False, autocompletion=study_names),
-    ] = None,
+    name: Chosen = None,
     target: Target = None,
     directory: Directory = None,
     force: Annotated[bool, typer.Option("--force", help="Also what is not BETTER; replace what exists.")] = False,
