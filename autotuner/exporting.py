@@ -1,6 +1,7 @@
 """From a study's record to the files of a target: the recommendation, the exporter with its options, the checks."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -162,8 +163,9 @@ def run_checks(exporter: Exporter, bundle: Bundle) -> Iterator[Checked]:
 def _run(name: str, words: Sequence[str]) -> Checked:
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CHECK_LIMIT_S, check=False
-        )
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CHECK_LIMIT_S, check=False,
+            env={**os.environ, "PATH": _path()},
+        )  # fmt: skip
     except OSError as error:
         return Checked(name, None, f"{words[0]}: {error.strerror}")
     except subprocess.TimeoutExpired:
@@ -180,12 +182,17 @@ def _last_words(text: str) -> str:
 
 def _is_installed(name: str) -> bool:
     """A module, or a program on the path or beside our Python."""
-    if shutil.which(name):
+    if shutil.which(name, path=_path()):
         return True
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # a module whose package is not there
         return False
+
+
+def _path() -> str:
+    """Where programs are looked for: beside our Python first, whether or not its environment was activated."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
