@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from autotuner.dashboard.guard import guard
 from autotuner.errors import AutotuneError, MachineError, UsageError
 from autotuner.records import open_record
 from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
-from autotuner.store import Record
+from autotuner.store import Record, StudyRow
 from autotuner.story import tell
 
 HOST = "127.0.0.1"
@@ -69,7 +69,8 @@ def make_app(db: str | None, token: str) -> web.Application:
 
 async def _list(request: web.Request) -> web.Response:
     with _answering(request) as record:
-        return _html(list_page(record.overview(), _under_way(record)))
+        rows = record.overview()
+        return _html(list_page(rows, _under_way(record, rows)))
 
 
 async def _study(request: web.Request) -> web.Response:
@@ -119,18 +120,18 @@ def _html(text: str) -> web.Response:
 
 def _state(record: Record) -> str:
     """Changes whenever a study gets a trial, a proposal or a verdict."""
-    rows = [(row.name, row.trials, row.state, row.decision) for row in record.overview()]
-    return json.dumps([rows, _under_way(record)], default=str)
+    rows = record.overview()
+    seen = [(row.name, row.trials, row.state, row.decision) for row in rows]
+    return json.dumps([seen, _under_way(record, rows)], default=str)
 
 
-def _under_way(record: Record) -> dict[str, int]:
+def _under_way(record: Record, rows: Sequence[StudyRow]) -> dict[str, int]:
     """`{study: trial}` of those whose last proposal has no outcome yet."""
     found = {}
-    for row in record.overview():
-        if row.state == "unfinished":
-            proposed = [payload["trial"] for _, _, payload in record.study(row.name).events("proposed")]
-            if proposed and proposed[-1] >= row.trials:
-                found[row.name] = int(proposed[-1])
+    for row in rows:
+        proposed = record.study(row.name).newest_event("proposed") if row.state == "unfinished" else None
+        if proposed is not None and proposed["trial"] >= row.trials:
+            found[row.name] = int(proposed["trial"])
     return found
 
 

@@ -160,6 +160,14 @@ class Study:
         with self._decoding():
             return [(_time(row), row.kind, codec.decode_object(row.payload)) for row in rows]
 
+    def newest_event(self, kind: str) -> dict[str, Any] | None:
+        """Payload of the last event of a kind; None without one."""
+        table = schema.event
+        query = select(table).where(table.c.study_id == self._id, table.c.kind == kind)
+        rows = self._fetch(query.order_by(table.c.id.desc()).limit(1))
+        with self._decoding():
+            return codec.decode_object(rows[0].payload) if rows else None
+
     @property
     def _own(self) -> ColumnElement[bool]:
         return schema.trial.c.study_id == self._id

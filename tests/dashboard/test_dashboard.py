@@ -18,9 +18,9 @@ import pytest
 from autotuner.store import open_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from test_study_page import BROWSER, fill, needs_browser, trial_of
+from test_study_page import BROWSER, INFERENCE, fill, needs_browser, trial_of
 
-from autotuner.spec import restore
+from autotuner.spec import load, restore
 
 PROGRAM = "from autotuner.cli.main import app; app()"
 
@@ -210,3 +210,17 @@ def test_the_policy_lets_our_scripts_run_and_no_other(served):
     base, cookie = served
     _, headers, text = ask(f"{base}/study/inference", Cookie=cookie)
     assert text.count("<script>") == headers["Content-Security-Policy"].count("'sha256-")
+
+
+def test_what_is_measured_now_is_said(tmp_path):
+    db = str(tmp_path / "record.db")
+    with open_record(db) as record:
+        study = record.create(load(INFERENCE), "inference")
+        study.append_event("started")
+        study.append_event("proposed", {"trial": 0, "reason": "it is the baseline"})
+    with running(db) as url:
+        base, cookie = url.partition("?")[0].rstrip("/"), f"autotune_token={url.partition('=')[2]}"
+        assert "trial 0 is being measured" in ask(f"{base}/", Cookie=cookie)[2]
+        with open_record(db) as record:
+            record.study("inference").append_trial(trial_of(0, load(INFERENCE).baseline, random.Random(0)))
+        assert "is being measured" not in ask(f"{base}/", Cookie=cookie)[2]
