@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from autotuner.exporters.batches import ranks
 from autotuner.exporters.documents import as_yaml
-from autotuner.exporters.settings import Settings
+from autotuner.exporters.settings import Settings, mention
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
@@ -65,7 +65,7 @@ class AccelerateExporter(Exporter):
             document["dynamo_config"] = {"dynamo_backend": "INDUCTOR"}
             if isinstance(mode, str):
                 document["dynamo_config"]["dynamo_mode"] = mode
-        text = as_yaml(document, comments=[f"autotune: study {recommendation.study}; see evidence.json"])
+        text = as_yaml(document, comments=[mention(recommendation)])
         use = "`accelerate launch --config_file {bundle}/default_config.yaml train.py`"
         return Draft({"default_config.yaml": text}, use, settings.left_out("accelerate's file has no such key", _WHERE))
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
+from autotuner.exporters.settings import mention
 from autotuner.exporters.variables import all_variables, parse, quote, variable
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
@@ -18,7 +19,7 @@ class EnvExporter(Exporter):
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         """`STUDY.env`, `STUDY.sh` and `STUDY.conf`."""
         variables = all_variables(config, recommendation)
-        head = [f"# autotune: study {recommendation.study}; see evidence.json", *_absent(config)]
+        head = [f"# {mention(recommendation)}", *_absent(config)]
         env = [*head, *(f"{name}={quote(value)}" for name, value in variables.items())]
         script = [*head, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
         unit = [*head, "[Service]", *(f"Environment={_for_systemd(name, value)}" for name, value in variables.items())]

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from autotuner.exporters.command_line import command_line, is_flag
 from autotuner.exporters.documents import as_yaml
+from autotuner.exporters.settings import mention
 from autotuner.exporters.variables import all_variables
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
@@ -28,7 +29,7 @@ class KserveExporter(Exporter):
             first = next((place for place, word in enumerate(line.words) if place and is_flag(word)), len(line.words))
             model["args"] = [*line.words[first:]]
         patch = {"spec": {"predictor": {"model": model}}}
-        text = as_yaml(patch, comments=[f"autotune: study {recommendation.study}; see evidence.json"])
+        text = as_yaml(patch, comments=[mention(recommendation)])
         use = (
             f"`kubectl patch inferenceservice {name} --type merge --patch-file "
             "{bundle}/inferenceservice-patch.yaml`; "

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from autotuner.exporters.command_line import CommandLine, command_line, is_flag
 from autotuner.exporters.documents import as_yaml
+from autotuner.exporters.settings import mention
 from autotuner.exporters.variables import all_variables, variable
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
@@ -35,7 +36,7 @@ class KubernetesExporter(Exporter):
         container, variables = self.container or name, all_variables(config, recommendation)
         line = command_line(recommendation, config)
         started = started_with(line, self.port) if line and self.port else {}
-        comment = [f"autotune: study {recommendation.study}; see evidence.json"]
+        comment = [mention(recommendation)]
         reference = [{"configMapRef": {"name": f"{name}-autotune"}}]
         pod: dict[str, Any] = {"containers": [{"name": container, **started, "envFrom": reference}]}
         patch = {

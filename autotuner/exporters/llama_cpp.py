@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from autotuner.exporters.command_line import by_line, command_line, is_flag, wrong_program
 from autotuner.exporters.documents import as_script
+from autotuner.exporters.settings import mention
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
 
@@ -28,9 +29,7 @@ class LlamaCppExporter(Exporter):
             raise wrong_program(recommendation, self.kind, "llama-server")
         words = [*_translated(line.words[place + 1 :])]
         program = "${LLAMA_SERVER:-llama-server}"
-        text = as_script(
-            [program, *by_line(words)], line.environment, [f"autotune: study {recommendation.study}; see evidence.json"]
-        )
+        text = as_script([program, *by_line(words)], line.environment, [mention(recommendation)])
         use = "`{bundle}/llama-server.sh --host 0.0.0.0 --port 8080`; `LLAMA_SERVER` names another program."
         return Draft({"llama-server.sh": text}, use, line.left_out(config, "no option of the command line says it"))
 

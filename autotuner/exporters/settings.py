@@ -53,6 +53,11 @@ def workload(recommendation: Recommendation) -> Mapping[str, Any]:
     return found
 
 
+def mention(recommendation: Recommendation) -> str:
+    """The comment at the top of a target's file: where it comes from, and where the proof is."""
+    return f"autotune: study {recommendation.study}; see evidence.json"
+
+
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` without what nobody said."""
     return {name: value for name, value in values.items() if value is not None}

@@ -9,6 +9,8 @@ import yaml
 
 from autotuner.exporters.command_line import command_line, options, typed, wrong_program
 from autotuner.exporters.documents import as_yaml
+from autotuner.exporters.settings import mention
+from autotuner.exporters.variables import as_env_file
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
 
@@ -34,11 +36,11 @@ class SglangExporter(Exporter):
             name: True if not words else typed(words[0]) if len(words) == 1 else [typed(word) for word in words]
             for name, words in found.items()
         }
-        text = as_yaml(document, comments=[f"autotune: study {recommendation.study}; see evidence.json"])
+        text = as_yaml(document, comments=[mention(recommendation)])
         assert yaml.safe_load(text) == document, text
         files = {"sglang.yaml": text}
         use = "`python -m sglang.launch_server --config {bundle}/sglang.yaml`"
         if line.environment:
-            files["sglang.env"] = "".join(f"{name}={value}\n" for name, value in line.environment.items()).encode()
+            files["sglang.env"] = as_env_file(line.environment)
             use += ", with the variables of `sglang.env`"
         return Draft(files, use, line.left_out(config, "no option of the server's command line says it"))

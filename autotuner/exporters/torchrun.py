@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from autotuner.exporters.batches import ranks
 from autotuner.exporters.documents import as_script, spelled
-from autotuner.exporters.settings import Settings
+from autotuner.exporters.settings import Settings, mention
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
@@ -33,7 +33,7 @@ class TorchrunExporter(Exporter):
         if threads is not None:
             environment["OMP_NUM_THREADS"] = spelled(threads)
         words = ["torchrun", "--standalone", f"--nproc-per-node {processes.total}"]
-        text = as_script(words, environment, [f"autotune: study {recommendation.study}; see evidence.json"])
+        text = as_script(words, environment, [mention(recommendation)])
         left_out = settings.left_out("it is your training script's: see the targets transformers and python")
         return Draft({"launch.sh": text}, "`{bundle}/launch.sh train.py …`", left_out)
 

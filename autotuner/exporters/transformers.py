@@ -9,7 +9,7 @@ from autotuner.errors import UsageError
 from autotuner.exporters.batches import batches
 from autotuner.exporters.command_line import by_line, command_line, options, typed
 from autotuner.exporters.documents import as_json, as_script
-from autotuner.exporters.settings import Settings, filled, workload
+from autotuner.exporters.settings import Settings, filled, mention, workload
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
@@ -177,7 +177,7 @@ def _serving(config: Config, recommendation: Recommendation) -> Draft | None:
     words = line.words[line.words.index("serve") :]
     _, found = options(words)
     batching = {key: typed(found[flag][0]) if found[flag] else True for flag, key in _SERVING.items() if flag in found}
-    comment = f"autotune: study {recommendation.study}; see evidence.json"
+    comment = mention(recommendation)
     files = {"serve.sh": as_script(["transformers", *by_line(words)], line.environment, [comment])}
     use = "`{bundle}/serve.sh --host 0.0.0.0 --port 8000`"
     if batching and "continuous-batching" in found:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from autotuner.exporters.documents import spelled
-from autotuner.exporters.settings import Settings, workload
+from autotuner.exporters.settings import Settings, mention, workload
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation, Value
 
@@ -35,7 +35,7 @@ class TritonExporter(Exporter):
         delay = settings.take("max_queue_delay_microseconds")
         instances = settings.take("instance_count", "instances")
         device = "KIND_CPU" if recommendation.spec.get("device") == "cpu" else "KIND_GPU"
-        lines = [f"# autotune: study {recommendation.study}; see evidence.json"]
+        lines = [f"# {mention(recommendation)}"]
         lines += [f"name: {_quoted(self.model_name or recommendation.study)}", f"backend: {_quoted(self.backend)}"]
         if batch is not None:
             lines += [f"max_batch_size: {batch}", "dynamic_batching {", f"  preferred_batch_size: [{batch}]"]

@@ -62,6 +62,11 @@ def quote(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else '"' + _SPECIAL.sub(r"\\\1", value) + '"'
 
 
+def as_env_file(variables: Mapping[str, str]) -> bytes:
+    """A `NAME=value` line for each."""
+    return "".join(f"{name}={quote(value)}\n" for name, value in variables.items()).encode()
+
+
 def parse(text: str) -> Mapping[str, str]:
     """The variables of such a file, the way `sh` and systemd read them.
 

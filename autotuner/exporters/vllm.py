@@ -13,6 +13,8 @@ import yaml
 
 from autotuner.exporters.command_line import Options, command_line, options, typed, wrong_program
 from autotuner.exporters.documents import as_yaml
+from autotuner.exporters.settings import mention
+from autotuner.exporters.variables import as_env_file
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
 
@@ -40,12 +42,12 @@ class VllmExporter(Exporter):
         free, found = options(words[place + 1 :], _SHORT)
         model = next((word for word in free if word != "serve"), None)
         document = ({"model": model} if model else {}) | as_document(found)
-        text = as_yaml(document, comments=[f"autotune: study {recommendation.study}; see evidence.json"])
+        text = as_yaml(document, comments=[mention(recommendation)])
         assert _shape(arguments(text)) == _shape(_words(found, model)), text
         files = {"vllm.yaml": text}
         use = "`vllm serve --config {bundle}/vllm.yaml`"
         if line.environment:
-            files["vllm.env"] = "".join(f"{name}={value}\n" for name, value in line.environment.items()).encode()
+            files["vllm.env"] = as_env_file(line.environment)
             use += ", with the variables of `vllm.env`"
         return Draft(files, use, line.left_out(config, _ELSEWHERE))
 
