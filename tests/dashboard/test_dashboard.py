@@ -18,7 +18,8 @@ import pytest
 from autotuner.store import open_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from test_study_page import BROWSER, INFERENCE, fill, needs_browser, trial_of
+from browser import BROWSER, needs_browser
+from test_study_page import INFERENCE, fill, trial_of
 
 from autotuner.spec import load, restore
 

@@ -2,12 +2,9 @@
 
 import math
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -23,9 +20,10 @@ from autotuner.report.profile_page import page
 from autotuner.report.terminal import render
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analyze"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from browser import Checker, browse, needs_browser
 from chrome_trace import Trace
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "<script>document.title='broken'</script>&\"'"
 STACKS = """\
 process 1:"py";thread (1): MainThread;Model.forward (model.py:3);linear (torch/nn/functional.py:4);mm (torch/x.py:9) 50
@@ -66,28 +64,6 @@ def found():
         patterns=patterns.find(seen, cpu, (), counters), notes=("a note",), commands={"nsys": "nsys profile …"},
         folder="out", files={"page": "out/profile.html", "trace": "out/trace.json.gz", "speedscope": "out/s.json"},
     )  # fmt: skip
-
-
-VOID = {"meta", "br", "rect"}
-
-
-class Checker(HTMLParser):
-    """Every tag is closed in order, and nothing is asked of the network."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.far = [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.far += [
-            value for name, value in attributes if name in ("src", "srcset", "action") or "//" in (value or "")
-        ]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 def test_the_page_is_well_formed_and_asks_nothing_of_the_network(found):
@@ -166,22 +142,6 @@ def test_json_holds_numbers_and_no_pictures(found):
 def test_frames_are_coloured_by_whose_code_they_are(frame, whose):
     assert origin(frame) == whose
 
-
-def browse(tmp_path, *options, html):
-    """What a browser makes of a page: its output, and what it complained of."""
-    path = tmp_path / "profile.html"
-    path.write_text(html, encoding="utf-8")
-    argv = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-        "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'browser'}", *options, path.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
 
 CLICK = """<script>
 const frames = [...document.querySelectorAll(".flame b")];

@@ -5,15 +5,13 @@ import json
 import math
 import random
 import re
-import shutil
-import subprocess
 import time
 from datetime import UTC, datetime
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import Checker, browse, needs_browser
 from typer.testing import CliRunner
 
 from autotuner.cli.main import app
@@ -39,12 +37,10 @@ from autotuner.types import (
     Verification,
 )
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 INFERENCE = Path(__file__).parents[2] / "search_spaces" / "inference.yaml"
 METRIC = "throughput_tokens_per_s"
 NASTY = "<script>document.title='broken'</script>&\"'"
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
 
 
 def trial_of(number, config, draw):
@@ -108,26 +104,6 @@ def story(db):
 @pytest.fixture(scope="module")
 def html(story):
     return page(story)
-
-
-VOID = {"meta", "br", "rect", "path", "circle", "input"}
-
-
-class Checker(HTMLParser):
-    """Every tag is closed in order, and nothing is asked of the network."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.far = [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.far += [v for name, v in attributes if name in ("src", "srcset", "action", "href") or "//" in (v or "")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 def test_the_page_is_well_formed_and_asks_nothing_of_the_network(html):
@@ -212,20 +188,6 @@ def test_only_a_page_of_ours_is_replaced(tmp_path, html, db):
     assert (tmp_path / "thesis.html").read_text() == "years"
     done = CliRunner().invoke(app, ["study", "report", "inference", "--db", db, "--json"])
     assert Path(json.loads(done.stdout)["path"]).read_text() == html
-
-
-def browse(tmp_path, *options, html):
-    """What a browser makes of a page: its output, and what it complained of."""
-    path = tmp_path / "report.html"
-    path.write_text(html, encoding="utf-8")
-    argv = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-        "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'browser'}", *options, path.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 USE = """<script>
