@@ -113,10 +113,12 @@ def _watched(pid: int) -> Iterator[Sequence[float]]:
 
 def _tree(pid: int) -> Iterator[int]:
     yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in children.read_text().split():
-                yield from _tree(int(child))
+    found: list[str] = []
+    with suppress(OSError):  # it may end while we look
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += children.read_text().split()
+    for child in found:
+        yield from _tree(int(child))
 
 
 def _most_resident_bytes(pid: int) -> float:

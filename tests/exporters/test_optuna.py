@@ -46,13 +46,6 @@ def test_optuna_finds_every_trial(db, tmp_path):
     assert isinstance(found.trials[0].distributions["batch_size"], optuna.distributions.IntDistribution)
 
 
-def test_its_plots_take_it(db, tmp_path):
-    folder, _ = export("inference", "optuna", tmp_path / "out", db=db)
-    found = optuna.load_study(study_name="inference", storage=stored(folder))
-    pytest.importorskip("plotly")
-    assert optuna.visualization.plot_optimization_history(found).data
-
-
 def test_the_same_trials_give_the_same_bytes(db):
     with open_record(db) as record:
         study = record.study("inference")

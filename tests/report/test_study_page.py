@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import random
 import re
 import time
@@ -283,4 +282,3 @@ def test_two_thousand_trials_are_no_burden(tmp_path):
             seconds[count] = time.process_time() - began_s
     assert len(text) < 5 * 2**20
     assert seconds[2000] < 60 * seconds[100]
-    assert math.isfinite(seconds[2000])
