@@ -106,6 +106,22 @@ def marked(mark):
     return [command for command in found if command]  # a zombie has none
 
 
+DROPPED = """
+import os, time
+import autotuner.loop as loop
+propose = loop.propose
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0.2)  # here the interpreter raises KeyboardInterrupt, and forgets it
+def interrupted_once(*given):
+    loop.propose = propose
+    Interrupted()
+    return propose(*given)
+loop.propose = interrupted_once
+"""
+
+
 def kept(folder, name="s"):
     with api.load_study(name, str(folder / "autotune.db")) as study:
         return study.trials()
@@ -188,6 +204,18 @@ def test_an_interruption_at_any_moment_is_clean(file, tmp_path, number):
         assert code == 130, errors
         assert "Traceback" not in errors
         assert "interrupted" in errors.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_the_interpreter_drops_ends_the_study_all_the_same(file, tmp_path, number):
+    started = Run(tmp_path, "study", "start", file, *SLOWLY)
+    started.argv[2] = DROPPED.format(number=int(number)) + PROGRAM
+    with started as study:
+        code, _, errors = study.end()
+    assert code == 130, errors
+    assert "Traceback" not in errors
+    assert interrupted(errors.splitlines()[-1]) == 0
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import typer
 
 from autotuner.cli.exits import say
 from autotuner.cli.options import Db
-from autotuner.cli.run import interruptible
+from autotuner.cli.interruption import interruptible
 from autotuner.errors import MachineError
 
 

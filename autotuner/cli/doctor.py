@@ -30,7 +30,7 @@ def doctor(
 
     Ends with 0 when it can be measured on, whatever could be better; with 3 when it cannot, 130 when interrupted.
     """
-    from autotuner.cli.run import interruptible
+    from autotuner.cli.interruption import interruptible
     from autotuner.doctor import examine
     from autotuner.report.doctor import examination_json, examination_view
     from autotuner.report.json_lines import dump

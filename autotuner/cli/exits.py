@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
+from autotuner.cli.interruption import insistent
 from autotuner.errors import AutotuneError
 
 # typer carries click inside since 0.26 and exports only one of its usage errors: the class above that is all of them
@@ -25,7 +26,8 @@ class Commands(TyperGroup):
         open_missing_streams()
         make_printable()
         try:
-            code = super().main(given, **{**options, "prog_name": "autotune", "standalone_mode": False})
+            with insistent():
+                code = super().main(given, **{**options, "prog_name": "autotune", "standalone_mode": False})
             sys.stdout.flush()
         except AutotuneError as error:
             code = report_error(error.message, error.hint, error.exit_code, "--json" in given)

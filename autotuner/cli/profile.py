@@ -9,7 +9,7 @@ import typer
 
 from autotuner.cli.exits import report_error, say
 from autotuner.cli.options import Db, Json
-from autotuner.cli.run import interruptible
+from autotuner.cli.interruption import interruptible
 from autotuner.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,15 +1,14 @@
 """A study as the command line runs it: somebody watches, Ctrl-C and SIGTERM end it cleanly, the result is printed."""
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import FrameType
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import typer
 
 from autotuner.cli.exits import report_error, say
+from autotuner.cli.interruption import interruptible
 from autotuner.errors import AutotuneError
 
 if TYPE_CHECKING:  # both are cheap, but `autotune --help` needs neither
@@ -88,20 +87,6 @@ class _Watch:
         from autotuner.report.sentences import resume_command
 
         return resume_command(self.name, self.db, self.again)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _listener(as_json: bool) -> "AbstractContextManager[Listener]":
