@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from autotuner.cli.exits import say
-from autotuner.cli.options import Db
 from autotuner.cli.interruption import interruptible
+from autotuner.cli.options import Db
 from autotuner.errors import MachineError
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autotuner.cli.exits import report_error, say
-from autotuner.cli.options import Db, Json
 from autotuner.cli.interruption import interruptible
+from autotuner.cli.options import Db, Json
 from autotuner.errors import UsageError
 
 if TYPE_CHECKING:
