@@ -1,19 +1,13 @@
 """`autotune dashboard`."""
 
 import secrets
-import shutil
-import subprocess
-import tempfile
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autotuner.cli.exits import say
 from autotuner.cli.interruption import interruptible
 from autotuner.cli.options import Db
-from autotuner.errors import MachineError
 
 
 def dashboard(
@@ -37,35 +31,14 @@ def dashboard(
 
     try:
         with interruptible():
+            token = secrets.token_urlsafe(24)
             if optuna is not None:
-                _optuna(optuna, port, db, show)
-                return
-            from autotuner.dashboard.server import serve
+                from autotuner.dashboard.optuna_view import serve_optuna
 
-            serve(db, port, secrets.token_urlsafe(24), ready)
+                serve_optuna(db, optuna, port, token, ready)
+            else:
+                from autotuner.dashboard.server import serve
+
+                serve(db, port, token, ready)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
-
-
-def _optuna(name: str, port: int, db: str | None, show: bool) -> None:
-    """optuna-dashboard on a copy: whatever is done there, the record stays as it is."""
-    from autotuner.dashboard.server import HOST, optuna_copy
-
-    program = shutil.which("optuna-dashboard")
-    if program is None:
-        raise MachineError("optuna-dashboard is not installed", "pip install optuna-dashboard")
-    with tempfile.TemporaryDirectory() as folder:
-        path = optuna_copy(db, name, Path(folder))
-        argv = [program, str(path), "--host", HOST, "--port", str(port or 8080)]
-        url = f"http://{HOST}:{port or 8080}/"
-        print(url, flush=True)
-        if show:
-            webbrowser.open(url)
-        with subprocess.Popen(argv) as process:
-            try:
-                code = process.wait()
-            finally:
-                process.terminate()
-        if code:
-            say(f"optuna-dashboard ended with {code}")
-            raise typer.Exit(3)

@@ -12,7 +12,13 @@ COOKIE = "autotune_token"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def guard(token: str, scripts: Iterable[str]) -> Middleware:
+def own_pages(scripts: Iterable[str]) -> str:
+    """The policy of our own pages: these inline scripts, and no other."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; connect-src 'self'; "
+
+
+def guard(token: str, policy: str) -> Middleware:
     """A middleware that lets through what is asked rightly, and marks answers so that browsers keep to it.
 
     A name that resolves to this machine is not enough (DNS rebinding): the Host must be a loopback address. Another
@@ -20,12 +26,10 @@ def guard(token: str, scripts: Iterable[str]) -> Middleware:
 
     Args:
         token: Printed on the terminal.
-        scripts: Inline scripts of our pages; no other runs.
+        policy: The beginning of a Content-Security-Policy: what the pages may load.
     """
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     headers = {
-        "Content-Security-Policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "Content-Security-Policy": f"{policy}base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",

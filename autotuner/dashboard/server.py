@@ -4,11 +4,10 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from aiohttp import web
 
-from autotuner.dashboard.guard import guard
+from autotuner.dashboard.guard import guard, own_pages
 from autotuner.errors import AutotuneError, MachineError, UsageError
 from autotuner.records import open_record
 from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
@@ -35,11 +34,16 @@ def serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -
     """
     with open_record(db):
         pass
-    asyncio.run(_serve(db, port, token, ready))
+    asyncio.run(listen(make_app(db, token), port, token, ready))
 
 
-async def _serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -> None:
-    runner = web.AppRunner(make_app(db, token), access_log=None, shutdown_timeout=1.0)
+async def listen(app: web.Application, port: int, token: str, ready: Callable[[str], None]) -> None:
+    """Serve an application on loopback until the task is cancelled; `ready` is told its address.
+
+    Raises:
+        MachineError: The port is taken.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, HOST, port)
@@ -58,7 +62,7 @@ async def _serve(db: str | None, port: int, token: str, ready: Callable[[str], N
 
 def make_app(db: str | None, token: str) -> web.Application:
     """The application, for a server or for tests."""
-    app = web.Application(middlewares=[guard(token, SCRIPTS)])
+    app = web.Application(middlewares=[guard(token, own_pages(SCRIPTS))])
     app[_RECORD] = db
     app.router.add_get("/", _list)
     app.router.add_get("/study/{name}", _study)
@@ -133,18 +137,3 @@ def _under_way(record: Record, rows: Sequence[StudyRow]) -> dict[str, int]:
         if proposed is not None and proposed["trial"] >= row.trials:
             found[row.name] = int(proposed["trial"])
     return found
-
-
-def optuna_copy(db: str | None, name: str, folder: Path) -> Path:
-    """All trials of a study as an Optuna storage of their own.
-
-    Raises:
-        UsageError: No such study.
-    """
-    from autotuner.exporting import draw
-
-    with open_record(db) as record:
-        _, bundle = draw(record.study(name), "optuna", force=True)
-    path = folder / "optuna.journal"
-    path.write_bytes(bundle.files["optuna.journal"])
-    return path

@@ -1,8 +1,8 @@
 """The dashboard as a process of its own, asked as a browser, and as those who should not, would ask."""
 
 import asyncio
+import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -122,13 +122,28 @@ def test_a_record_that_is_not_there_or_a_port_that_is_taken(tmp_path, db):
     assert f"cannot listen on port {port}" in done.stderr
 
 
-def test_optuna_dashboard_that_is_not_installed(db, monkeypatch, tmp_path):
-    if shutil.which("optuna-dashboard"):
-        monkeypatch.setenv("PATH", str(tmp_path))
-    argv = [sys.executable, "-c", PROGRAM, "dashboard", "--db", db, "--optuna", "inference"]
+def test_optuna_dashboard_that_is_not_installed(db):
+    missing = f"import sys; sys.modules['optuna_dashboard'] = None; {PROGRAM}"
+    argv = [sys.executable, "-c", missing, "dashboard", "--db", db, "--optuna", "inference"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3
     assert "optuna-dashboard is not installed — pip install optuna-dashboard" in done.stderr
+
+
+def test_optuna_dashboard_shows_a_copy_to_whom_it_may(db):
+    before = Path(db).read_bytes()
+    with running(db, "--optuna", "inference") as url:
+        base, cookie = url.partition("?")[0].rstrip("/"), f"autotune_token={url.partition('=')[2]}"
+        status, _, text = ask(f"{base}/api/studies", Cookie=cookie)
+        (study,) = json.loads(text)["study_summaries"]
+        assert (status, study["study_name"]) == (200, "inference")
+        _, _, text = ask(f"{base}/api/studies/{study['study_id']}", Cookie=cookie)
+        assert len(json.loads(text)["trials"]) == 20
+        assert ask(f"{base}/api/studies")[0] == 401
+        assert ask(f"{base}/api/studies", Cookie=cookie, Host="evil.example")[0] == 403
+        assert ask(f"{base}/api/studies/{study['study_id']}", "DELETE", Cookie=cookie)[0] == 405
+        assert ask(f"{base}/api/nothing", Cookie=cookie)[0] == 404
+    assert Path(db).read_bytes() == before
 
 
 class Page:
@@ -204,6 +219,25 @@ async def follow(url, port, db):
 def test_a_page_follows_its_study_without_being_loaded_anew(db, tmp_path):
     with running(db) as url, browser(tmp_path) as port:
         asyncio.run(follow(url, port, db))
+
+
+async def look(url, port):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
+            (target,) = [one for one in await answer.json(content_type=None) if one["type"] == "page"]
+        async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+            tab = Page(socket)
+            await tab.call("Page.navigate", url=url)
+            await tab.until("document.body?.innerText.includes('inference')")
+            study = await tab.value("document.querySelector('a[href*=\"/studies/\"]').href")
+            await tab.call("Page.navigate", url=study)
+            await tab.until("document.querySelectorAll('.js-plotly-plot .trace').length > 0")
+
+
+@needs_browser
+def test_optuna_dashboard_runs_behind_our_guard(db, tmp_path):
+    with running(db, "--optuna", "inference") as url, browser(tmp_path) as port:
+        asyncio.run(look(url, port))
 
 
 @needs_browser

@@ -51,3 +51,16 @@ def test_the_same_trials_give_the_same_bytes(db):
         study = record.study("inference")
         first, second = (draw(study, "optuna")[1].files["optuna.journal"] for _ in range(2))
     assert first == second
+
+
+def test_its_own_plots_draw_what_was_measured(db, tmp_path):
+    folder, _ = export("inference", "optuna", tmp_path / "out", db=db)
+    found = optuna.load_study(study_name="inference", storage=stored(folder))
+    plots = optuna.visualization
+    for draw_it in (plots.plot_optimization_history, plots.plot_parallel_coordinate, plots.plot_slice):
+        figure = draw_it(found)
+        assert figure.data, draw_it.__name__
+    measured = [trial for trial in found.trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    assert len(plots.plot_optimization_history(found).data[0].x) == len(measured)
+    importances = optuna.importance.get_param_importances(found)
+    assert set(importances) <= set(found.trials[0].params)
