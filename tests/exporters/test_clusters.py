@@ -1,9 +1,12 @@
 """Kubernetes and KServe: Kustomize builds it, the API's own schemas take it, and YAML 1.1 reads what was meant."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 from shutil import which
 
+import jsonschema
 import pytest
 import yaml
 from recommended import INFERENCE, PLAIN, VLLM, recommend
@@ -124,6 +127,12 @@ def test_kserve():
     drawn = KserveExporter(service="qwen").draft(VLLM.config, VLLM)
     patch = yaml.safe_load(drawn.files["inferenceservice-patch.yaml"])
     model = patch["spec"]["predictor"]["model"]
+    schema = json.loads(Path(__file__).with_name("data").joinpath("kserve_predictor_model.json").read_text())
+    jsonschema.validate(model, schema)
+    wrongs = [{"arguments": []}, {"args": [64]}, {"env": [{"key": "A"}]}, {"env": [{"name": "A", "value": 1}]}]
+    for wrong in wrongs:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**model, **wrong}, schema)
     assert model["args"][:2] == ["--max-num-seqs", "64"]
     assert {"name": "AUTOTUNE_MAX_NUM_SEQS", "value": "64"} in model["env"]
     assert "kubectl patch inferenceservice qwen --type merge" in drawn.use
