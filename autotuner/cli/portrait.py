@@ -32,6 +32,7 @@ def paint(study: "Study", most: int) -> "Portrait":
         objectives={name: sign > 0 for name, sign in signs.items()},
         count=study.count(),
         failures=study.failures(),
+        values=tuple(study.values()),
         baseline={name: parameter["default"] for name, parameter in spec["parameters"].items()},
         baseline_value=value_of(first, metric) if first else math.nan,
         baseline_diagnosis=first.verdict.diagnosis if first and first.verdict else None,

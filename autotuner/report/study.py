@@ -11,6 +11,7 @@ from rich.text import Text
 
 from autotuner.report import sentences
 from autotuner.report.json_lines import plain, trial_json
+from autotuner.report.sparkline import shares_of_best, sparkline
 from autotuner.report.terminal import COLORS, WIDTH, columns, evidence, facts, leave_room, study_table
 from autotuner.report.text import (
     bounds,
@@ -24,6 +25,9 @@ from autotuner.report.text import (
     value_of,
 )
 from autotuner.types import Config, Diagnosis, Trial, Verification
+
+_FEWEST_TO_SEE = 4  # trials
+_MARGIN = 11  # columns before the text of a fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Portrait:
         objectives: `{metric: whether larger is better}`.
         count: How many trials are in the record.
         failures: `{kind: count}`.
+        values: What every trial measured of the first objective, in order; None for a failure.
         baseline: Configuration of the baseline.
         baseline_value: The baseline's value in the search; NaN if it failed.
         baseline_diagnosis: What bound it; None if it failed.
@@ -57,6 +62,7 @@ class Portrait:
     objectives: Mapping[str, bool]
     count: int
     failures: Mapping[str, int]
+    values: tuple[float | None, ...]
     baseline: Config
     baseline_value: float
     baseline_diagnosis: Diagnosis | None
@@ -87,6 +93,7 @@ def portrait_view(study: Portrait) -> RenderableType:
             ("started", f"{study.created_at:%Y-%m-%d %H:%M} UTC"),
             ("objective", study.goal),
             ("trials", f"{plural(study.count, 'trial')}{failed}"),
+            ("", course(study)),
             ("was bound", sentences.bound_sentence(study.baseline_diagnosis)),
             ("now bound", sentences.bound_sentence(study.diagnosis)),
             ("mfu", sentences.mfu_sentence(study.baseline_diagnosis, study.diagnosis)),
@@ -94,6 +101,14 @@ def portrait_view(study: Portrait) -> RenderableType:
         ]
     )
     return Group(about, *_verdict(study), *_trials(study))
+
+
+def course(study: Portrait) -> str:
+    """Every trial as a bar, as high as it is good; nothing where there are too few to see anything."""
+    if study.count < _FEWEST_TO_SEE:
+        return ""
+    maximize = next(iter(study.objectives.values()))
+    return sparkline(shares_of_best(study.values, maximize), WIDTH - _MARGIN)
 
 
 def _verdict(study: Portrait) -> list[RenderableType]:

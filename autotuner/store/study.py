@@ -100,6 +100,11 @@ class Study:
         query = select(kind, count).where(self._own, kind.is_not(None)).group_by(kind).order_by(count.desc(), kind)
         return {row[0]: row[1] for row in self._fetch(query)}
 
+    def values(self) -> list[float | None]:
+        """What every trial measured of the first objective, in order; None for a failure."""
+        query = select(schema.trial.c.value).where(self._own).order_by(schema.trial.c.number)
+        return [row[0] for row in self._fetch(query)]
+
     def trials(self, samples: bool = True) -> list[Trial]:
         """Every trial in order.
 

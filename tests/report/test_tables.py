@@ -16,7 +16,7 @@ from autotuner.types import Decision
 
 PORTRAIT = Portrait(
     "qwen3-cpu", script.AT, script.METRIC, True, f"maximize {script.METRIC}", {script.METRIC: True}, 12,
-    {"out_of_memory": 1, "timed_out": 1}, script.BASELINE, 2204.0,
+    {"out_of_memory": 1, "timed_out": 1}, (2204.0, 1102.0, None, 2938.0), script.BASELINE, 2204.0,
     baseline_diagnosis=script.HOST_BOUND,
     best=(script.TRIALS[6], script.TRIALS[10]), front=(), last=script.TRIALS[-2:],
     verifications=((script.AT, script.VERIFICATION),), environment=script.ENVIRONMENT,
@@ -77,6 +77,7 @@ def test_a_study_shows_its_verdict_the_best_and_the_last():
     assert fits(text)
     assert text.index("BETTER") < text.index("best trials") < text.index("last trials")
     assert "★ 6" in text
+    assert "▇▄×█" in text
     unverified = render(portrait_view(replace(PORTRAIT, verifications=(), last=script.TRIALS)))
     assert "not verified yet" in unverified
     assert "best trials" not in unverified, "all trials are listed already"

@@ -54,6 +54,9 @@ def test_without_samples_everything_else_is_there(study, tools):
 def test_failures_are_counted_by_kind(study, tools):
     study.append_trials(tools.trial(number) for number in range(30))
     assert study.failures() == {"crashed": 3, "out_of_memory": 3}
+    objectives = [trial.verdict and next(iter(trial.verdict.objectives.values())) for trial in study.trials()]
+    assert study.values() == objectives
+    assert study.values().count(None) == 6
 
 
 @pytest.mark.parametrize("maximize", [True, False])
