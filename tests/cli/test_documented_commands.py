@@ -1,9 +1,10 @@
 """Every `autotune` command in README and docs is parsed as the command line parses it, and its files are there.
 
-Those that only look, check or write a file are run, on a scripted record. What starts studies, servers or profiles is
-run by the tests of those, with the same files.
+Those that only look, check or write a file are run, on a scripted record; those that start a study are run for its first
+trial. Servers, profiles and verifications are run by the tests of those, with the same files.
 """
 
+import json
 import re
 import shlex
 import subprocess
@@ -110,6 +111,21 @@ def test_it_does_what_the_page_says(page, line, words, folder, tmp_path):
     assert done.returncode == 0, f"{page}: {line}\n{done.stdout}{done.stderr}"
 
 
+STARTS = list({tuple(case[2]): case for case in CASES if leaf(case[2])[1] == "study start"}.values())
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize(("page", "line", "words"), STARTS, ids=[f"{page}: {line[:60]}" for page, line, _ in STARTS])
+def test_the_study_that_the_page_starts_measures_its_baseline(page, line, words, folder):
+    program = "from autotuner.cli.main import app; app()"
+    argv = [sys.executable, "-c", program, *words, "--set", "budget.trials=1", "--json", "--db", "started.db"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{page}: {line}\n{done.stdout}{done.stderr}"
+    assert json.loads(done.stdout)["trials"] == 1
+
+
 def test_there_are_commands_to_test():
+    assert len(STARTS) > 3
     assert len(CASES) > 30
     assert len(RUNNABLE) > 12
