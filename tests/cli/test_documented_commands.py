@@ -1,7 +1,7 @@
 """Every `autotune` command in README and docs is parsed as the command line parses it, and its files are there.
 
-Those that only look, check or write a file are run, on a scripted record; those that start a study are run for its first
-trial. Servers, profiles and verifications are run by the tests of those, with the same files.
+Those that only look, check or write a file are run, on a scripted record; those that start a study are run for its
+first trial. Servers, profiles and verifications are run by the tests of those, with the same files.
 """
 
 import json
