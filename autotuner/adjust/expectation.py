@@ -1,7 +1,8 @@
 """What the models of the analysis expect of configurations that nobody has measured: the search model's prior mean.
 
-One model so far: the input queue, calibrated on what was measured. It may be wrong, so that its weight is what the
-measurements leave it: all of it while there is only one, none of it once they contradict.
+Two models, calibrated on what was measured: the input queue where steps wait for data, else the roofline of a batch. A
+model may be wrong, so that its weight is what the measurements leave it: all of it while there is only one, none of it
+once they contradict.
 """
 
 import math
@@ -16,6 +17,7 @@ from autotuner.adjust.dimensions import Floats, Rows
 from autotuner.adjust.scores import best_trial, scores
 from autotuner.adjust.space import Space
 from autotuner.analyze.queueing import InputQueue, fluid_wait_s
+from autotuner.analyze.steps import batch_parameter
 from autotuner.spec.model import StudySpec
 from autotuner.types import Measurement, Trial
 
@@ -44,19 +46,43 @@ class _Loader:
         return -math.log(max(self.least_s, queue.step_s + fluid_wait_s(queue)))
 
 
-def expected_scores(spec: StudySpec, space: Space, trials: Sequence[Trial], rows: Rows) -> Floats:
-    """Log of the rate that the input queue allows, by row; 0 everywhere where it has nothing to say.
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A step as it was measured, and what of it is bound to grow with its batch.
 
-    Only what a rate of work gains is forecast, of one process: several share the cores in ways that it does not know.
+    Attributes:
+        name: The parameter that says how much a step does.
+        size: What it did.
+        computing_ratio: Arithmetic at the measured peak of this machine, as a share of the step, in [0, 1].
     """
-    loader = _loader(spec, trials)
-    if loader is None:
+
+    name: str
+    size: float
+    computing_ratio: float
+
+    def log_rate(self, size: float) -> float:
+        """Of items, relative to what was measured: arithmetic grows with the batch, all else is paid once a step.
+
+        That is the roofline's promise (Williams, Waterman & Patterson, 2009), not to be surpassed; how much of it is
+        kept is for the measurements to say.
+        """
+        times = size / self.size
+        return math.log(times) - math.log(1 - self.computing_ratio + self.computing_ratio * times)
+
+
+def expected_scores(spec: StudySpec, space: Space, trials: Sequence[Trial], rows: Rows) -> Floats:
+    """Log of the rate that the input queue or the roofline allows, by row; 0 where neither has anything to say.
+
+    Only what a rate of work gains is forecast, of one process: several share the cores in ways that they do not know.
+    """
+    model = _loader(spec, trials) or _batch(spec, trials)
+    if model is None:
         return np.zeros(len(rows))
-    values = spec.parameters[loader.name].values
-    by_value = np.array([loader.log_rate(value) if _is_count(value) else math.nan for value in values])
+    values = spec.parameters[model.name].values
+    by_value = np.array([model.log_rate(value) if _is_count(value) else math.nan for value in values])
     if np.isnan(by_value).any():
         return np.zeros(len(rows))
-    return np.asarray(by_value[rows[:, space.names.index(loader.name)]], dtype=np.float64)
+    return np.asarray(by_value[rows[:, space.names.index(model.name)]], dtype=np.float64)
 
 
 def believed_scores(
@@ -93,6 +119,20 @@ def _loader(spec: StudySpec, trials: Sequence[Trial]) -> _Loader | None:
         return None
     tried = (best_trial(spec, trials), *trials[:1])
     return next((found for trial in tried if trial and (found := _calibrated(spec, name, trial))), None)
+
+
+def _batch(spec: StudySpec, trials: Sequence[Trial]) -> _Batch | None:
+    """From the baseline: of the best trial's batch little is left to be gained, and its forecast says little."""
+    name = batch_parameter(spec)
+    if name is None or not trials or not spec.objective.metric.startswith("throughput_"):
+        return None
+    first = trials[0]
+    evidence, size = first.verdict.diagnosis.evidence if first.verdict else {}, first.config[name]
+    if not _is_count(size) or size == 0 or spec.workload.ranks(first.config) > 1:
+        return None
+    if not {"compute_floor_s", "step_s"} <= evidence.keys():
+        return None
+    return _Batch(name, size, min(1.0, evidence["compute_floor_s"] / evidence["step_s"]))
 
 
 def _calibrated(spec: StudySpec, name: str, trial: Trial) -> _Loader | None:

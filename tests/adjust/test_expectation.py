@@ -109,3 +109,64 @@ def test_words_for_workers_are_left_alone():
     spec = study(values=[0, "auto"])
     space = Space(spec)
     assert (expected_scores(spec, space, [trial(spec, 0, 0.1, 0.08, 0.1)], space.rows) == 0).all()
+
+
+def decoder(batch=2, metric=RATE, sizes=(1, 2, 4, 8, 16)):
+    return StudySpec.model_validate({
+        "name": "s", "workload": Replay(), "executor": InlineExecutor(), "objectives": [{"maximize": metric}],
+        "parameters": {
+            "batch_size": {"choices": sizes, "default": batch}, "mode": {"choices": ["a", "b"], "default": "a"},
+        },
+    })  # fmt: skip
+
+
+def counted(spec, **evidence):
+    seen = trial(spec, spec.baseline["batch_size"], 0.1, 0.0, 0.1)
+    return replace(seen, verdict=replace(seen.verdict, diagnosis=Diagnosis("host_launch", evidence=evidence)))
+
+
+def rates_of(spec, seen):
+    space = Space(spec)
+    rows = space.matrix(
+        space.encode({"batch_size": size, "mode": "a"}) for size in spec.parameters["batch_size"].values
+    )
+    return np.exp(expected_scores(spec, space, [seen], rows))
+
+
+def test_a_batch_gains_what_its_arithmetic_leaves():
+    spec = decoder()
+    rates = rates_of(spec, counted(spec, step_s=0.1, compute_floor_s=0.025))  # 25 ms of 100 grow with the batch
+    assert rates == pytest.approx([1 / (0.075 + 0.0125) * 0.05, 1, 2 / 1.25, 4 / 1.75, 8 / 2.75])
+    assert rates_of(spec, counted(spec, step_s=0.1, compute_floor_s=0.2)) == pytest.approx(1), (
+        "it computes all the time"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "evidence"),
+    [
+        (decoder(), {"step_s": 0.1}),
+        (decoder(metric="goodput_requests_per_s"), {"step_s": 0.1, "compute_floor_s": 0.02}),
+        (decoder(batch=0, sizes=(0, 2)), {"step_s": 0.1, "compute_floor_s": 0.02}),
+    ],
+    ids=["not counted", "another goal", "no batch"],
+)
+def test_of_a_batch_that_cannot_be_judged_nothing_is_expected(spec, evidence):
+    assert rates_of(spec, counted(spec, **evidence)) == pytest.approx(1)
+
+
+def test_a_loader_that_is_waited_for_comes_before_the_batch():
+    spec = StudySpec.model_validate({
+        "name": "s", "workload": Replay(), "executor": InlineExecutor(), "objectives": [{"maximize": RATE}],
+        "parameters": {
+            "num_workers": {"choices": range(9), "default": 0}, "batch_size": {"choices": [1, 2], "default": 1},
+        }, "cpu_cores": 2,
+    })  # fmt: skip
+    starved = trial(spec, 0, 0.100, 0.080, busy_ratio=0.1)
+    diagnosis = Diagnosis("input", evidence={"step_s": 0.1, "compute_floor_s": 0.02})
+    starved = replace(starved, verdict=replace(starved.verdict, diagnosis=diagnosis))
+    space = Space(spec)
+    scores = expected_scores(spec, space, [starved], space.rows)
+    by_batch = [scores[space.rows[:, space.names.index("batch_size")] == index] for index in (0, 1)]
+    assert (by_batch[0] == by_batch[1]).all()
+    assert len(set(scores.round(6))) > 2
