@@ -27,6 +27,8 @@ class Clock:
         self._kept_s = sum(_working_s(trial) for trial in kept)
         self._trial_durations_s = [_working_s(t) - (_outputs_s(t) if t.number == 0 else 0.0) for t in kept]
         self.phases_s: defaultdict[str, float] = defaultdict(float)
+        for trial in kept:
+            self._divide(trial)
 
     @property
     def elapsed_s(self) -> float:
@@ -73,6 +75,11 @@ class Clock:
     def count(self, trial: Trial, duration_s: float) -> None:
         """Split a trial's time into phases; what it did not work was spent on starting the first worker, or lost."""
         self._trial_durations_s.append(duration_s - _outputs_s(trial) if trial.number == 0 else duration_s)
+        self._divide(trial)
+        if trial.number == 0:
+            self.phases_s["starting"] += max(0.0, duration_s - _working_s(trial))
+
+    def _divide(self, trial: Trial) -> None:
         match trial.outcome:
             case Measurement() as measured:
                 self.phases_s["setup"] += measured.setup_s
@@ -82,13 +89,11 @@ class Clock:
                 self.phases_s["outputs"] += _outputs_s(trial)
             case Failure() as failure:
                 self.phases_s["setup"] += failure.duration_s
-        if trial.number == 0:
-            self.phases_s["starting"] += max(0.0, duration_s - _working_s(trial))
 
     def by_phase_s(self) -> Metrics:
-        """Seconds by phase of this run; "other" is what the tuner itself took."""
+        """Seconds by phase, the trials of earlier runs included; "other" is what the tuner itself took."""
         known_s = sum(self.phases_s.values())
-        return {**self.phases_s, "other": max(0.0, self._now_s() - self._began_s - known_s)}
+        return {**self.phases_s, "other": max(0.0, self.elapsed_s - known_s)}
 
 
 def _working_s(trial: Trial) -> float:

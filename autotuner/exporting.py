@@ -1,6 +1,7 @@
 """From a study's record to the files of a target: the recommendation, the exporter with its options, the checks."""
 
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from autotuner.exporters.bundle import Bundle, make_bundle, write_bundle
 from autotuner.plugins import Exporter
 from autotuner.records import open_record
 from autotuner.store import Study
-from autotuner.types import Decision, Measurement, Recommendation
+from autotuner.types import Config, Decision, Measurement, Recommendation, Trial, Verification, config_key
 
 _CHECK_LIMIT_S = 120.0
 
@@ -40,31 +41,49 @@ class Checked:
     text: str = ""
 
 
-def recommendation(study: Study, *, force: bool = False, trials: bool = False) -> Recommendation:
+def recommendation(study: Study, *, force: bool = False, unverified: bool = False) -> Recommendation:
     """What a study hands to deployment: the winner if it was verified BETTER, or by force, else the baseline.
 
     Args:
         study: With a verdict.
         force: The candidate whatever the verdict.
-        trials: With every trial.
+        unverified: Also of a study without a verdict.
 
     Raises:
         UsageError: The study has not come to a verdict.
     """
-    if not study.verifications():
+    found = study.verifications()
+    if not found and not unverified:
         raise UsageError(f"study {study.name!r} has not come to a verdict yet", f"autotune study resume {study.name}")
-    verification = study.verifications()[-1][1]
-    outcomes = [trial.outcome for trial in study.last(50)]
-    measured = next((outcome for outcome in reversed(outcomes) if isinstance(outcome, Measurement)), None)
+    spec, every = study.spec(), study.trials(samples=False)
+    verification = found[-1][1] if found else _not_verified(spec)
     return Recommendation(
         study=study.name,
         config=verification.config if force or verification.decision is Decision.BETTER else verification.baseline,
         baseline=verification.baseline,
         verification=verification,
-        environment=measured.environment if measured else {},
-        spec=study.spec(),
-        trials=study.trials(samples=False) if trials else (),
+        environment=verification.environment or _environment(every, verification.config),
+        spec=spec,
+        trials=every,
     )
+
+
+def _not_verified(spec: Mapping[str, Any]) -> Verification:
+    """In the place of a verdict, for those who only look."""
+    baseline = {name: parameter["default"] for name, parameter in spec["parameters"].items()}
+    first = spec["objectives"][0]
+    return Verification(
+        Decision.INVALID, "not verified yet.", baseline, baseline, first["maximize"] or first["minimize"], 1.0,
+        (0.0, math.inf),
+    )  # fmt: skip
+
+
+def _environment(trials: Sequence[Trial], config: Config) -> Mapping[str, str]:
+    """Where a configuration was measured, for records that do not say where it was verified."""
+    measured = [(trial.config, trial.outcome) for trial in trials if isinstance(trial.outcome, Measurement)]
+    its_own = [outcome for tried, outcome in measured if config_key(tried) == config_key(config)]
+    others = [outcome for _, outcome in measured]
+    return (its_own or others)[-1].environment if measured else {}
 
 
 def make_exporter(target: str, settings: Sequence[str] = ()) -> Exporter:
@@ -144,7 +163,7 @@ def draw(
         UsageError: Unknown target or option, nothing verified BETTER and not forced, or a study it cannot use.
     """
     exporter = make_exporter(target, settings)
-    found = recommendation(study, force=force, trials=True)
+    found = recommendation(study, force=force, unverified=not exporter.deploys)
     return exporter, make_bundle(exporter, found, force=force, hardware=hardware)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from autotuner.errors import UsageError
 from autotuner.store import Record, Study
@@ -23,6 +24,16 @@ def open_record(db: str | None = None, *, create: bool = False) -> Iterator[Reco
         raise UsageError("--db names no record", "give a path or URL, or leave it out")
     with open_store(db or os.environ.get("AUTOTUNE_DB") or DEFAULT_RECORD, create=create) as record:
         yield record
+
+
+def changed_at(db: str | None = None) -> tuple[int, int] | None:
+    """Something that differs after every change of the record's file; None where there is no file to look at."""
+    place = db or os.environ.get("AUTOTUNE_DB") or DEFAULT_RECORD
+    try:
+        found = Path(place.removeprefix("sqlite:///").partition("?")[0]).expanduser().stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 @contextmanager

@@ -33,3 +33,9 @@ def test_time_is_kept_for_a_verdict(verdict_s, hopeful, trials):
 
     assert ends(trials) == ""
     assert ends(trials + 1) == "its time was used"
+
+
+def test_where_the_time_went_counts_the_runs_before():
+    now_s = iter([0.0, 5.0, 5.0])
+    clock = Clock(BUDGET, kept(3), now_s=lambda: next(now_s))
+    assert clock.by_phase_s() == {"setup": 0, "warmup": 0, "measuring": 30, "diagnosing": 0, "outputs": 0, "other": 5}

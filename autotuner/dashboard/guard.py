@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-COOKIE = "autotune_token"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -38,21 +37,31 @@ def guard(token: str, policy: str) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refused = _refusal(request, token)
-        if refused is not None:
-            refused.headers.update(headers)
-            return refused
-        if "token" in request.query:  # out of the address, so that it is in no history and no screenshot
-            kept = request.rel_url.without_query_params("token")
-            answer: web.StreamResponse = web.HTTPSeeOther(str(kept))
-            answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
-        else:
-            answer = await handler(request)
+        answer: web.StreamResponse | None = _refusal(request, token)
+        if answer is None and "token" in request.query:
+            answer = _without_token(request, token)
+        try:
+            answer = answer or await handler(request)
+        except web.HTTPException as error:  # what is not there is an answer too
+            answer = error
         if not answer.prepared:
             answer.headers.update(headers)
         return answer
 
     return check
+
+
+def cookie_name(port: int | None) -> str:
+    """Browsers do not tell ports apart: two dashboards of one machine would log each other out."""
+    return f"autotune_token_{port}"
+
+
+def _without_token(request: web.Request, token: str) -> web.StreamResponse:
+    """The same page without it in the address, so that it is in no history and no screenshot."""
+    kept = request.rel_url.without_query_params("token")
+    answer = web.HTTPSeeOther("/" + str(kept).lstrip("/"))  # // would be another host
+    answer.set_cookie(cookie_name(request.url.port), token, httponly=True, samesite="Strict")
+    return answer
 
 
 def _refusal(request: web.Request, token: str) -> web.Response | None:
@@ -65,7 +74,7 @@ def _refusal(request: web.Request, token: str) -> web.Response | None:
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"http://{request.host}":
         return web.Response(status=403, text="Another page asks.\n")
-    given = request.query.get("token") or request.cookies.get(COOKIE, "")
-    if not secrets.compare_digest(given.encode(), token.encode()):
+    given = request.query.get("token") or request.cookies.get(cookie_name(request.url.port), "")
+    if not secrets.compare_digest(given.encode(errors="surrogatepass"), token.encode()):
         return web.Response(status=401, text="Open the address that `autotune dashboard` printed.\n")
     return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from autotuner.dashboard.guard import guard, own_pages
 from autotuner.errors import AutotuneError, MachineError, UsageError
-from autotuner.records import open_record
+from autotuner.records import changed_at, open_record
 from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
 from autotuner.store import Record, StudyRow
 from autotuner.story import tell
@@ -17,6 +18,7 @@ from autotuner.story import tell
 HOST = "127.0.0.1"
 _LOOK_S = 1.0
 _RECORD: web.AppKey[str | None] = web.AppKey("record")
+_LOOK: "web.AppKey[_Look]" = web.AppKey("look")
 
 
 def serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -> None:
@@ -63,7 +65,7 @@ async def listen(app: web.Application, port: int, token: str, ready: Callable[[s
 def make_app(db: str | None, token: str) -> web.Application:
     """The application, for a server or for tests."""
     app = web.Application(middlewares=[guard(token, own_pages(SCRIPTS))])
-    app[_RECORD] = db
+    app[_RECORD], app[_LOOK] = db, _Look(db)
     app.router.add_get("/", _list)
     app.router.add_get("/study/{name}", _study)
     app.router.add_get("/study/{name}/body", _body)
@@ -72,38 +74,57 @@ def make_app(db: str | None, token: str) -> web.Application:
 
 
 async def _list(request: web.Request) -> web.Response:
-    with _answering(request) as record:
+    def draw(record: Record) -> str:
         rows = record.overview()
-        return _html(list_page(rows, _under_way(record, rows)))
+        return list_page(rows, _under_way(record, rows), _state(record))
+
+    return await _html(request, draw)
 
 
 async def _study(request: web.Request) -> web.Response:
-    with _answering(request) as record:
-        return _html(study_page(tell(record, request.match_info["name"])))
+    name = request.match_info["name"]
+    return await _html(request, lambda record: study_page(tell(record, name), _state(record)))
 
 
 async def _body(request: web.Request) -> web.Response:
-    with _answering(request) as record:
-        return _html(study_body(tell(record, request.match_info["name"])))
+    name = request.match_info["name"]
+    return await _html(request, lambda record: study_body(tell(record, name)))
 
 
 async def _changes(request: web.Request) -> web.StreamResponse:
     """Says so, as a stream of events, whenever the record has something new."""
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await answer.prepare(request)
-    before = ""
+    look, before = request.app[_LOOK], ""
     while True:
-        try:
-            with open_record(request.app[_RECORD]) as record:
-                now = _state(record)
-        except AutotuneError as error:
-            now = json.dumps(error.message)
+        now = await asyncio.to_thread(look)
         if now != before:
             await answer.write(f"data: {now}\n\n".encode())
             before = now
         else:
             await answer.write(b": still here\n\n")  # tells us when nobody listens any more
         await asyncio.sleep(_LOOK_S)
+
+
+class _Look:
+    """The state of the record, for all who follow it: read again only when its file has changed."""
+
+    def __init__(self, db: str | None) -> None:
+        self._db, self._lock = db, threading.Lock()
+        self._stamp: object = None
+        self._state = ""
+
+    def __call__(self) -> str:
+        with self._lock:
+            stamp = changed_at(self._db)
+            if stamp is None or stamp != self._stamp:
+                try:
+                    with open_record(self._db) as record:
+                        self._state = _state(record)
+                except AutotuneError as error:
+                    self._state = json.dumps(error.message)
+                self._stamp = stamp
+            return self._state
 
 
 @contextmanager
@@ -118,14 +139,20 @@ def _answering(request: web.Request) -> Iterator[Record]:
         raise web.HTTPServiceUnavailable(text=f"{error.message}\n") from None
 
 
-def _html(text: str) -> web.Response:
-    return web.Response(text=text, content_type="text/html", charset="utf-8")
+async def _html(request: web.Request, draw: Callable[[Record], str]) -> web.Response:
+    """A page, drawn on a thread: another process may lock the record, and a large study takes its time."""
+
+    def answer() -> str:
+        with _answering(request) as record:
+            return draw(record)
+
+    return web.Response(text=await asyncio.to_thread(answer), content_type="text/html", charset="utf-8")
 
 
 def _state(record: Record) -> str:
     """Changes whenever a study gets a trial, a proposal or a verdict."""
     rows = record.overview()
-    seen = [(row.name, row.trials, row.state, row.decision) for row in rows]
+    seen = [(row.name, row.trials, row.state, row.decision, row.gain_ratio) for row in rows]
     return json.dumps([seen, _under_way(record, rows)], default=str)
 
 

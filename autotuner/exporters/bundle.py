@@ -7,6 +7,7 @@ rollback/vllm.yaml   the same of what was run before
 """
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -56,7 +57,7 @@ def make_bundle(
         UsageError: Not verified BETTER, or proven on other hardware, and not forced; or made on a GPU that only plays
             values back; or of a study that the target cannot use.
     """
-    forced = _admit(recommendation, force=force, hardware=hardware)
+    forced = _admit(recommendation, force=force, hardware=hardware) if exporter.deploys else ()
     new = exporter.draft(recommendation.config, recommendation)
     old = exporter.draft(recommendation.baseline, recommendation)
     files = dict(new.files)
@@ -85,6 +86,7 @@ def write_bundle(bundle: Bundle, directory: Path, *, force: bool = False) -> Pat
         UsageError: The folder is there already and nobody forces, or it is no bundle.
         MachineError: It cannot be written, or the disk is full.
     """
+    directory = directory.resolve()  # through a link: what it leads to is replaced, not the link
     there = _is_there(directory)
     if there and not force:
         raise UsageError(f"{directory} is there already", "move it away, or replace it with --force")
@@ -117,6 +119,8 @@ def _admit(recommendation: Recommendation, *, force: bool, hardware: str) -> tup
     if proof.decision is not Decision.BETTER:
         reasons.append(f"{proof.decision}, not BETTER: {proof.reason.rstrip('.')}")
     machine = environment.get("gpu") or environment.get("cpu") or "unknown hardware"
+    if not environment:
+        reasons.append("proven nobody knows where: the record names no machine")
     if hardware and hardware.casefold() not in machine.casefold():
         reasons.append(f"proven on {machine}, not on {hardware}")
     if reasons and not force:
@@ -188,8 +192,17 @@ def _sync(folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Let two folders change places at once, so that nobody finds none."""
+    """Let two folders change places at once, so that nobody finds none; one after the other where NFS cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
-        number = ctypes.get_errno()
+    if not libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        return
+    if (number := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS):
         raise OSError(number, os.strerror(number), str(other))
+    aside = one.with_name(f"{one.name}.old")
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    aside.rename(one)

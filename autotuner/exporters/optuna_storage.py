@@ -21,12 +21,16 @@ _THEN = datetime(2000, 1, 1, tzinfo=UTC).replace(
 )  # Optuna wants a time; the same trials give the same bytes
 
 
+_FAR = 1e9  # a violation that is not finite: JSON has no infinity
+
+
 class OptunaExporter(Exporter):
     """A real Optuna study with every trial, for optuna-dashboard and notebooks."""
 
     kind: Literal["optuna"] = "optuna"
     target_version: ClassVar[str] = "Optuna 4.9 to 5 (JournalStorage)"
-    needs: ClassVar[str] = "any study with trials"
+    needs: ClassVar[str] = "any study, finished or not"
+    deploys: ClassVar[bool] = False
 
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         """`optuna.journal`, Optuna's own file format: with a database each trial costs it many commits."""
@@ -63,17 +67,18 @@ def _trial(
     import optuna
 
     told: dict[str, Any] = {"origin": trial.origin.value}
-    values = None
+    values, kept = None, dict[str, list[float]]()
     if trial.verdict is not None and isinstance(trial.outcome, Measurement):
         values = [trial.verdict.objectives[objective.metric] for objective in spec.objectives]
         told |= {"binding": trial.verdict.diagnosis.binding.value, "violations": dict(trial.verdict.violations)}
         told |= {"feasible": trial.verdict.feasible}
+        kept["constraints"] = [min(excess, _FAR) for excess in trial.verdict.violations.values()]
     elif not isinstance(trial.outcome, Measurement):
         told["failure"] = trial.outcome.kind.value
     return optuna.trial.FrozenTrial(
         number=trial.number, trial_id=trial.number, value=None, values=values, params=dict(trial.config),
         state=optuna.trial.TrialState.FAIL if values is None else optuna.trial.TrialState.COMPLETE,
-        distributions=dict(distributions), user_attrs=told, system_attrs={}, intermediate_values={},
+        distributions=dict(distributions), user_attrs=told, system_attrs=kept, intermediate_values={},
         datetime_start=_THEN, datetime_complete=_THEN,
     )  # fmt: skip
 

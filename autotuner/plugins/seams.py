@@ -238,10 +238,12 @@ class Exporter(Plugin, ABC):
     Attributes:
         target_version: What it writes for.
         needs: Which studies it can be used for, in a few words.
+        deploys: Somebody runs what it says. What only shows trials takes any study, verified or not.
     """
 
     target_version: ClassVar[str] = ""
     needs: ClassVar[str] = "any study"
+    deploys: ClassVar[bool] = True
 
     @abstractmethod
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:

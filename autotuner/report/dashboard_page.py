@@ -21,12 +21,13 @@ _STUDY = _HERE.with_name("study.js").read_text(encoding="utf-8")
 SCRIPTS = (_LIVE, _STUDY)
 
 
-def list_page(rows: Sequence[Row], under_way: Mapping[str, int]) -> str:
+def list_page(rows: Sequence[Row], under_way: Mapping[str, int], state: str) -> str:
     """Every study of the record, newest first.
 
     Args:
         rows: Of the overview.
         under_way: `{study: trial that is measured now}`.
+        state: Of the record when it was read: another one is news.
     """
     cells = [_cells(row, under_way.get(row.name)) for row in reversed(rows)]
     body = table(["study", "started", "trials", "verdict", "gain", "objective"], cells)
@@ -36,15 +37,17 @@ def list_page(rows: Sequence[Row], under_way: Mapping[str, int]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>autotune</title><style>{_STYLE}</style></head>\n"
-        f'<body data-follow="/"><main><header><h1>Studies</h1></header><section>{body}</section></main>'
+        f'<body data-follow="/" data-state="{escape(state)}"><main>'
+        f"<header><h1>Studies</h1></header><section>{body}</section></main>"
         f"<script>{_LIVE}</script></body></html>\n"
     )
 
 
-def study_page(story: Story) -> str:
-    """A study's page that follows its study."""
+def study_page(story: Story, state: str) -> str:
+    """A study's page that follows its study; `state` as in `list_page`."""
     text = page(story)
-    back = f'<body data-follow="/study/{quote(story.name)}/body"><nav><a href="/">all studies</a></nav>'
+    back = f'<body data-follow="/study/{quote(story.name)}/body" data-state="{escape(state)}">'
+    back += '<nav><a href="/">all studies</a></nav>'
     return text.replace("<body>", back).replace("</body>", f"<script>{_LIVE}</script></body>")
 
 

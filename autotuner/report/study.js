@@ -1,4 +1,5 @@
 // Sorting, finding and choosing; a trial lights up wherever it is drawn. Without this the page is complete, only still.
+const view = { find: "", kind: "", chosen: new Map(), sorted: null }; // what the reader chose outlives new content
 function animate() {
   const table = document.querySelector("table.trials");
   if (!table) return;
@@ -13,15 +14,16 @@ function animate() {
     marks.get(trial).push(mark);
   }
   const values = [...document.querySelectorAll(".parallel .value")];
-  const chosen = new Map(); // parameter -> values
+  const chosen = view.chosen; // parameter -> values
+  [find.value, kind.value] = [view.find, view.kind];
 
   function filter() {
+    [view.find, view.kind] = [find.value, kind.value];
     const words = find.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      const text = row.dataset.words.toLowerCase();
-      const all = `${row.textContent.toLowerCase()} ${text}`;
-      const pairs = text.split(" ");
+      const pairs = JSON.parse(row.dataset.words.toLowerCase());
+      const all = `${row.textContent} ${pairs.join(" ")}`.toLowerCase();
       const fits = (!kind.value || row.dataset.kind === kind.value)
         && words.every((word) => (word.includes("=") ? pairs.includes(word) : all.includes(word)))
         && [...chosen].every(([name, some]) => [...some].some((value) => pairs.includes(`${name}=${value}`.toLowerCase())));
@@ -32,8 +34,9 @@ function animate() {
     count.textContent = `${shown} of ${rows.length}`;
   }
 
-  function sort(head) {
-    const column = head.cellIndex, down = head.getAttribute("aria-sort") === "ascending";
+  function sort(head, down) {
+    const column = head.cellIndex;
+    view.sorted = [column, down];
     const key = (row) => {
       const cell = row.cells[column];
       return cell.dataset.v === undefined ? cell.textContent : cell.dataset.v === "" ? NaN : Number(cell.dataset.v);
@@ -64,13 +67,17 @@ function animate() {
   for (const label of values) {
     label.setAttribute("role", "button");
     label.setAttribute("tabindex", "0");
-    label.setAttribute("aria-pressed", "false");
+    label.setAttribute("aria-pressed", chosen.get(label.dataset.parameter)?.has(label.dataset.value) ?? false);
     label.addEventListener("click", () => choose(label));
     label.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(label); }
     });
   }
-  for (const head of table.tHead.rows[0].cells) head.firstChild.addEventListener("click", () => sort(head));
+  const heads = table.tHead.rows[0].cells;
+  for (const head of heads) {
+    head.firstChild.addEventListener("click", () => sort(head, head.getAttribute("aria-sort") === "ascending"));
+  }
+  if (view.sorted) sort(heads[view.sorted[0]], view.sorted[1]);
   find.addEventListener("input", filter);
   kind.addEventListener("change", filter);
   document.querySelector(".filter .reset").addEventListener("click", () => {

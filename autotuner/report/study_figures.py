@@ -104,7 +104,7 @@ def parallel_figure(story: Story) -> str:
         return ""
     scale, width, height = axis([tried.value for tried in points]), 1000, 360
     step = (width - 160) / len(names)
-    order = sorted(points, key=lambda tried: tried.value if story.maximize else -tried.value)
+    order = sorted(points, key=lambda tried: (tried.kind != "violated", tried.value * (1 if story.maximize else -1)))
     places = {name: _even(story.parameters[name]) for name in names}
     drawn = []
     for rank, tried in enumerate(order):
@@ -112,7 +112,7 @@ def parallel_figure(story: Story) -> str:
               for i, name in enumerate(names)]  # fmt: skip
         xy.append((60 + len(names) * step, 316 - 270 * scale.place(tried.value)))
         path = "M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in xy)
-        shade = 5 * rank // max(1, len(order))
+        shade = 0 if tried.kind == "violated" else 5 * rank // max(1, len(order))
         drawn.append(f'<path class="run q{shade}" data-trial="{tried.number}" d="{path}"/>')
     axes = []
     for i, name in enumerate([*names, story.metric]):

@@ -27,6 +27,7 @@ from autotuner.report.text import (
     count_failures,
     duration,
     factor,
+    gain,
     more_is_better,
     one_line,
     percent,
@@ -69,8 +70,14 @@ def write_page(text: str, path: Path) -> None:
             raise UsageError(f"{path} is there already and is no report", "name another file with -o")
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)  # what could not be finished
     except OSError as error:
         raise MachineError(f"cannot write {path}: {error.strerror or error}", "name another file with -o") from error
 
@@ -130,7 +137,7 @@ def _proof(story: Story) -> str:
         else found.reason
     )
     rows = [[escape(name), *_before_after(found, name)] for name in {**found.baseline_metrics, **found.metrics}]
-    values = table(["verified", "baseline", "candidate", ""], rows) if rows else ""
+    values = table(["verified", "baseline", "candidate", "times better"], rows) if rows else ""
     pairs = table(
         ["pair", "launch", "candidate", "baseline", "times better", ""],
         [
@@ -169,7 +176,8 @@ def _earlier(story: Story) -> str:
 
 def _before_after(found: Verification, name: str) -> list[str]:
     before, after = found.baseline_metrics.get(name, math.nan), found.metrics.get(name, math.nan)
-    return [exact(name, before), exact(name, after), factor(after / before) if before else "–"]
+    better = gain(after, before, more_is_better(found, name))
+    return [exact(name, before), exact(name, after), factor(better) if math.isfinite(better) else "–"]
 
 
 def _contributions(story: Story) -> str:
@@ -185,7 +193,9 @@ def _search(story: Story) -> str:
 
 
 def _parameters(story: Story) -> str:
-    words = "A line is a trial, dark ones are the best. Choose values to see only the trials that have them."
+    words = (
+        "A line is a trial, dark ones are the best that keep all limits. Choose values to see only trials with them."
+    )
     return section("Parameters", words, parallel_figure(story), slices_figure(story))
 
 

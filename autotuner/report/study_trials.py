@@ -1,5 +1,6 @@
 """The table of all trials: every one in a row, to be sorted, found and chosen by `study.js`."""
 
+import json
 import math
 from html import escape
 
@@ -36,7 +37,8 @@ def trials_table(story: Story) -> str:
 def _row(tried: Tried, story: Story) -> str:
     changed = " ".join(f"{name}={spell(value)}" for name, value in tried.changed.items()) or "baseline"
     result = tried.text or KINDS[tried.kind]
-    whole = " ".join(f"{name}={spell(value)}" for name, value in tried.config.items())
+    pairs = [f"{name}={spell(value)}" for name, value in tried.config.items()]
+    whole = " ".join(pairs)
     reason = f'<small title="{escape(tried.reason)}">{escape(tried.reason)}</small>' if tried.reason else ""
     cells: list[tuple[float | str, str]] = [
         (tried.number, str(tried.number)),
@@ -50,7 +52,8 @@ def _row(tried: Tried, story: Story) -> str:
         ("", f'<span title="{escape(one_line(result))}">{escape(one_line(result))}</span>'),
     ]
     body = "".join(f"<td{_sorted_by(value)}>{words}</td>" for value, words in cells)
-    data = f'data-trial="{tried.number}" data-kind="{tried.kind}" data-words="{escape(whole)}"'
+    listed = escape(json.dumps(pairs, ensure_ascii=False))
+    data = f'data-trial="{tried.number}" data-kind="{tried.kind}" data-words="{listed}"'
     return f'<tr class="{tried.kind}" {data}>{body}</tr>'
 
 

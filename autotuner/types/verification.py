@@ -99,6 +99,7 @@ class Verification:
         warning: What a reader must know before using the candidate; empty when it does what the baseline does.
         duration_s: Of the whole verification.
         maximize: `{metric: whether more of it is better}`, of the objectives; of others their kind says it.
+        environment: The machine and versions that it was measured on; empty where nothing was, and in old records.
     """
 
     decision: Decision
@@ -119,3 +120,4 @@ class Verification:
     warning: str = ""
     duration_s: float = 0.0
     maximize: Mapping[str, bool] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)

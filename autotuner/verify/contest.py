@@ -42,6 +42,7 @@ class ContestResult:
         baseline_samples: The same of the baseline.
         comparisons: The candidate's worst deviations from the reference outputs; empty if none were compared.
         spread: The baseline's own worst deviations in its fresh launches: what A against A shows.
+        environment: The machine and versions of the last window.
         failure: Why the contest ended early.
         failed_arm: "candidate" or "baseline", empty without a failure.
     """
@@ -55,6 +56,7 @@ class ContestResult:
     baseline_samples: Mapping[str, tuple[float, ...]]
     comparisons: Metrics
     spread: Metrics
+    environment: Mapping[str, str] = field(default_factory=dict)
     failure: Failure | None = None
     failed_arm: str = ""
 
@@ -96,6 +98,7 @@ class _Evidence:
     launches: int = 0
     samples: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     estimate: LogRatioEstimate = field(default_factory=lambda: estimate_log_ratio((), ()))
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def add(self, seen: Round) -> Pair:
         pair = Pair(seen.launch, seen.values[_CANDIDATE], seen.values[_BASELINE], seen.contended)
@@ -104,6 +107,7 @@ class _Evidence:
         logs = [self.sign * math.log(one.candidate / one.baseline) for one in self.pairs]
         self.estimate = estimate_log_ratio(logs, [one.launch for one in self.pairs])
         for arm, measurement in seen.measurements.items():
+            self.environment = measurement.environment
             for name, values in all_samples(measurement).items():
                 if name != "setup_s" or not measurement.reused:  # a process that stood open has nothing to set up
                     self.samples[arm][name].extend(values)
@@ -265,6 +269,7 @@ def _conclude(plan: _Plan, evidence: _Evidence, error: ArmError | None) -> Conte
         baseline_samples=samples[_BASELINE],
         comparisons=worst_deviations(samples[_CANDIDATE]),
         spread=worst_deviations(samples[_BASELINE]),
+        environment=evidence.environment,
         failure=error.failure if error else None,
         failed_arm=error.arm if error else "",
     )

@@ -257,5 +257,6 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         violations=violations,
         contributions=worth,
         maximize=spec.objective.directions,
+        environment=result.environment,
     )
     return Attempt(verification, baseline_failed=result.failed_arm == "baseline")

@@ -1,15 +1,20 @@
 """The dashboard as a process of its own, asked as a browser, and as those who should not, would ask."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import random
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -62,15 +67,20 @@ def ask(url, method="GET", **headers):
         return error.code, error.headers, error.read().decode()
 
 
+def signed_in(url):
+    """Where it is, and the cookie that opens it."""
+    status, headers, _ = ask(url)
+    assert status == 303
+    assert headers["Location"] == "/"
+    assert "HttpOnly" in headers["Set-Cookie"]
+    assert "SameSite=Strict" in headers["Set-Cookie"]
+    return url.partition("?")[0].rstrip("/"), headers["Set-Cookie"].partition(";")[0]
+
+
 @pytest.fixture
 def served(db):
     with running(db) as url:
-        status, headers, _ = ask(url)
-        assert status == 303
-        assert headers["Location"] == "/"
-        assert "HttpOnly" in headers["Set-Cookie"]
-        assert "SameSite=Strict" in headers["Set-Cookie"]
-        yield url.partition("?")[0].rstrip("/"), headers["Set-Cookie"].partition(";")[0]
+        yield signed_in(url)
 
 
 def test_the_list_and_a_study(served):
@@ -83,8 +93,11 @@ def test_the_list_and_a_study(served):
     status, _, text = ask(f"{base}/study/inference", Cookie=cookie)
     assert status == 200
     assert "12 raw pairs" in text
-    status, _, text = ask(f"{base}/study/nothing", Cookie=cookie)
+    status, headers, text = ask(f"{base}/study/nothing", Cookie=cookie)
     assert (status, text.startswith("there is no study 'nothing'")) == (404, True)
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    _, headers, _ = ask(f"{base}//evil.example/?token={cookie.partition('=')[2]}")
+    assert headers["Location"] == "/evil.example/"
 
 
 def test_who_may_not_look(served):
@@ -92,7 +105,8 @@ def test_who_may_not_look(served):
     port = base.rpartition(":")[2]
     assert ask(f"{base}/")[0] == 401
     assert ask(f"{base}/?token=guess")[0] == 401
-    assert ask(f"{base}/", Cookie="autotune_token=guess")[0] == 401
+    assert ask(f"{base}/", Cookie=f"{cookie.partition('=')[0]}=guess")[0] == 401
+    assert ask(f"{base}/", Cookie=f"{cookie.partition('=')[0]}=\xff")[0] == 401
     assert ask(f"{base}/", Cookie=cookie, Host=f"evil.example:{port}")[0] == 403
     assert ask(f"{base}/", Cookie=cookie, Host="evil.example")[0] == 403
     assert ask(f"{base}/changes", Cookie=cookie, Origin="http://evil.example")[0] == 403
@@ -100,6 +114,25 @@ def test_who_may_not_look(served):
     for method in ("POST", "PUT", "DELETE"):
         assert ask(f"{base}/study/inference", method, Cookie=cookie)[0] == 405
     assert ask(f"{base}/", Cookie=cookie, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+
+
+def test_two_of_one_machine_keep_their_cookies_apart(db):
+    with running(db) as one, running(db) as other:
+        cookies = [signed_in(url)[1] for url in (one, other)]
+        for base in (url.partition("?")[0] for url in (one, other)):
+            assert ask(base, Cookie="; ".join(cookies))[0] == 200
+
+
+def test_a_record_that_another_process_locks_keeps_nobody_else_waiting(db, served):
+    base, cookie = served
+    with closing(sqlite3.connect(db, isolation_level=None)) as connection, ThreadPoolExecutor() as pool:
+        connection.execute("BEGIN EXCLUSIVE")
+        waiting = pool.submit(ask, f"{base}/", Cookie=cookie)
+        time.sleep(0.5)
+        assert ask(f"{base}/")[0] == 401
+        assert not waiting.done()
+        connection.execute("ROLLBACK")
+        assert waiting.result()[0] == 200
 
 
 def test_only_this_machine_is_listened_to(served):
@@ -133,7 +166,7 @@ def test_optuna_dashboard_that_is_not_installed(db):
 def test_optuna_dashboard_shows_a_copy_to_whom_it_may(db):
     before = Path(db).read_bytes()
     with running(db, "--optuna", "inference") as url:
-        base, cookie = url.partition("?")[0].rstrip("/"), f"autotune_token={url.partition('=')[2]}"
+        base, cookie = signed_in(url)
         status, _, text = ask(f"{base}/api/studies", Cookie=cookie)
         (study,) = json.loads(text)["study_summaries"]
         assert (status, study["study_name"]) == (200, "inference")
@@ -203,16 +236,21 @@ async def follow(url, port, db):
             rows = "document.querySelectorAll('table.trials tbody tr').length"
             await tab.until(f"{rows} === 20")
             await tab.value("window.stayed = true")
-            await asyncio.sleep(2)  # the first word of the stream has been heard
+            await tab.value("document.querySelector('.filter select').value = 'failed'")
+            await tab.value("document.querySelector('.filter select').dispatchEvent(new Event('change'))")
+            await tab.value("document.querySelectorAll('table.trials th button')[2].click()")
+            await tab.value("document.querySelector('.filter input').focus()")
             with open_record(db) as record:
                 study = record.study("inference")
                 study.append_trial(trial_of(20, restore(study.spec()).baseline, random.Random(1)))
             await tab.until(f"{rows} === 21")
             assert await tab.value("window.stayed"), "the page was not loaded anew"
-            await tab.value("document.querySelector('.filter select').value = 'failed'")
-            await tab.value("document.querySelector('.filter select').dispatchEvent(new Event('change'))")
+            assert await tab.value("document.querySelector('.filter select').value") == "failed"
+            assert await tab.value("document.activeElement === document.querySelector('.filter input')")
+            assert await tab.value("document.querySelectorAll('table.trials th')[2].ariaSort") == "ascending"
             count = await tab.value("document.querySelector('.filter output').textContent")
             assert count.endswith("of 21"), "what came is as lively as what was there"
+            assert not count.startswith("21 ")
 
 
 @needs_browser
@@ -240,11 +278,12 @@ def test_optuna_dashboard_runs_behind_our_guard(db, tmp_path):
         asyncio.run(look(url, port))
 
 
-@needs_browser
 def test_the_policy_lets_our_scripts_run_and_no_other(served):
     base, cookie = served
     _, headers, text = ask(f"{base}/study/inference", Cookie=cookie)
-    assert text.count("<script>") == headers["Content-Security-Policy"].count("'sha256-")
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    allowed = set(re.findall(r"'sha256-([^']+)'", headers["Content-Security-Policy"]))
+    assert {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts} == allowed
 
 
 def test_what_is_measured_now_is_said(tmp_path):
@@ -254,7 +293,7 @@ def test_what_is_measured_now_is_said(tmp_path):
         study.append_event("started")
         study.append_event("proposed", {"trial": 0, "reason": "it is the baseline"})
     with running(db) as url:
-        base, cookie = url.partition("?")[0].rstrip("/"), f"autotune_token={url.partition('=')[2]}"
+        base, cookie = signed_in(url)
         assert "trial 0 is being measured" in ask(f"{base}/", Cookie=cookie)[2]
         with open_record(db) as record:
             record.study("inference").append_trial(trial_of(0, load(INFERENCE).baseline, random.Random(0)))

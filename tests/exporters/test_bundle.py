@@ -1,20 +1,36 @@
 """What every target's bundle keeps: refusal, proof, the way back, all or nothing."""
 
+import ctypes
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
-from recommended import PLAIN, decided
+from recommended import PLAIN, SPACES, decided
 
 from autotuner.errors import MachineError, UsageError
 from autotuner.exporters.bundle import make_bundle, write_bundle
 from autotuner.exporters.env_file import EnvExporter
 from autotuner.exporters.json_file import JsonExporter
-from autotuner.types import Decision
+from autotuner.exporting import draw, recommendation
+from autotuner.records import open_record
+from autotuner.spec import load
+from autotuner.types import (
+    Decision,
+    Diagnosis,
+    Failure,
+    FailureKind,
+    Measurement,
+    Origin,
+    Trial,
+    Verdict,
+    Verification,
+)
 
 JSON = JsonExporter()
 
@@ -53,6 +69,48 @@ def test_what_is_not_better_is_refused_unless_forced_which_is_said(decision):
     bundle = make_bundle(JSON, other, force=True)
     assert json.loads(bundle.files["evidence.json"])["forced"] == [f"{decision}, not BETTER: no difference above 3 %"]
     assert f"FORCED: {decision}, not BETTER" in bundle.files["README.md"].decode()
+
+
+def test_what_nobody_knows_where_it_was_proven_is_refused():
+    with pytest.raises(UsageError, match="the record names no machine"):
+        make_bundle(JSON, dataclasses.replace(PLAIN, environment={}))
+
+
+def test_failures_after_it_do_not_hide_where_a_winner_was_measured(tmp_path):
+    """Fifty crashes after a winner that a replayed GPU made: it is still the replay's."""
+    spec = load(SPACES / "inference.yaml")
+    outcome = Measurement({"x": (1.0,)}, 0, 0, 0, {}, {"gpu": "NVIDIA H200 (replay)"}, datetime.now(UTC))
+    won = Trial(0, spec.baseline, Origin.BASELINE, outcome, Verdict({"x": 1.0}, {}, Diagnosis("unknown")))
+    lost = [Trial(n, spec.baseline, Origin.SAMPLER, Failure(FailureKind.CRASHED, "no"), None) for n in range(1, 80)]
+    proof = Verification(Decision.BETTER, "It is.", spec.baseline, spec.baseline, "x", 2.0, (1.9, 2.1))
+    with open_record(str(tmp_path / "record.db"), create=True) as record:
+        study = record.create(spec, "old")
+        study.append_trials([won, *lost])
+        study.append_verification(proof)
+        with pytest.raises(UsageError, match="plays values back"):
+            draw(study, "json", force=True)
+        study.append_verification(dataclasses.replace(proof, environment={"gpu": "NVIDIA H200"}))
+        assert recommendation(study).environment == {"gpu": "NVIDIA H200"}, "it was confirmed on a real one"
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["exchanged", "one after the other"])
+def test_a_link_is_followed_and_nothing_is_left_beside_it(tmp_path, monkeypatch, refused):
+    if refused:  # as NFS does
+
+        class Refusing:
+            def renameat2(self, *_):
+                ctypes.set_errno(errno.EINVAL)
+                return -1
+
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Refusing())
+    bundle, place = make_bundle(JSON, PLAIN), tmp_path / "out"
+    write_bundle(bundle, place)
+    (tmp_path / "link").symlink_to(place)
+    changed = dataclasses.replace(PLAIN, config={**PLAIN.config, **dict.fromkeys(list(PLAIN.config)[:1], 7)})
+    write_bundle(make_bundle(JSON, changed), tmp_path / "link", force=True)
+    assert json.loads((place / "serve.json").read_bytes()) == dict(changed.config)
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
 
 
 def test_force_alone_makes_nothing_forced():
