@@ -136,18 +136,18 @@ def required_requests(violations: int, share: float, confidence: float) -> int:
     if violations < 0 or not 0 < share < 1 or not 0 < confidence < 1:
         raise ValueError(f"violations {violations}, share {share}, confidence {confidence}")
     low = high = violations + 1
-    while _binomial_tail(violations, high, 1 - share) > 1 - confidence:
+    while binomial_tail(violations, high, 1 - share) > 1 - confidence:
         low, high = high, 2 * high
     while low < high:
         middle = (low + high) // 2
-        if _binomial_tail(violations, middle, 1 - share) > 1 - confidence:
+        if binomial_tail(violations, middle, 1 - share) > 1 - confidence:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _binomial_tail(most: int, count: int, rate: float) -> float:
+def binomial_tail(most: int, count: int, rate: float) -> float:
     """P(X <= most) for X ~ Binomial(count, rate): its largest term, and from there down to 0 and up to `most`."""
     odds = rate / (1 - rate)
     top = min(most, int((count + 1) * rate))  # starting at a small term could underflow and lose all others

@@ -3,6 +3,7 @@
 Quantities are in SI base units and say so in their name (`_s`, `_bytes`, `_w`, `_j`, `_per_s`, `_ratio`).
 """
 
+from autotuner.types.canary import CanaryRules, CanaryVerdict, Guard, Ruling, Window
 from autotuner.types.config import Config, Metrics, Value, config_key
 from autotuner.types.diagnosis import Binding, Ceilings, Diagnosis, Estimate
 from autotuner.types.export import Check, Draft, Recommendation
@@ -12,6 +13,8 @@ from autotuner.types.verification import Contribution, Decision, Equivalence, Pa
 
 __all__ = [
     "Binding",
+    "CanaryRules",
+    "CanaryVerdict",
     "Ceilings",
     "Check",
     "Config",
@@ -23,6 +26,7 @@ __all__ = [
     "Estimate",
     "Failure",
     "FailureKind",
+    "Guard",
     "Measurement",
     "MeasurementProtocol",
     "Metrics",
@@ -30,10 +34,12 @@ __all__ = [
     "Outcome",
     "Pair",
     "Recommendation",
+    "Ruling",
     "Tier",
     "Trial",
     "Value",
     "Verdict",
     "Verification",
+    "Window",
     "config_key",
 ]

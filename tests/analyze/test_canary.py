@@ -1,0 +1,121 @@
+"""The judge of a canary: what passes, and everything that must not."""
+
+import math
+import random
+
+import pytest
+
+from autotuner.analyze.canary import judge_canary
+from autotuner.types import CanaryRules, Guard, Ruling, Window
+
+P95, RATE = "latency_p95_s", "throughput_requests_per_s"
+AIM, GUARDS = Guard(P95, maximize=False), [Guard(RATE, maximize=True)]
+RULES = CanaryRules()
+
+
+def windows(count, p95=1.0, rate=1.0, noise=0.02, seed=0, **counts):
+    """So many, with factors on the candidate's true values."""
+    draw = random.Random(seed)
+
+    def arm(*factors):
+        return {
+            P95: 0.2 * factors[0] * draw.lognormvariate(0, noise),
+            RATE: 50 * factors[1] * draw.lognormvariate(0, noise),
+        }
+
+    return [Window(arm(1, 1), arm(p95, rate), **counts) for _ in range(count)]
+
+
+def judged(found, rules=RULES):
+    return judge_canary(found, AIM, GUARDS, rules)
+
+
+def test_what_is_better_and_nowhere_worse_passes():
+    verdict = judged(windows(40, p95=0.9))
+    assert (verdict.ruling, verdict.settled) == (Ruling.PASS, True)
+    gain = verdict.gains[P95]
+    assert 1 < gain.low < 1 / 0.9 < gain.high
+    assert verdict.reason.startswith(f"{P95} is better: 1.1")
+
+
+@pytest.mark.parametrize(
+    ("factors", "ruling", "words"),
+    [
+        ({"p95": 1.1}, Ruling.FAIL, f"{P95} is worse"),
+        ({"p95": 0.8, "rate": 0.9}, Ruling.FAIL, f"{RATE} is worse"),
+        ({}, Ruling.INCONCLUSIVE, f"{P95} is not proven better"),
+        ({"p95": 0.8, "rate": 0.98}, Ruling.INCONCLUSIVE, f"{RATE} may be worse"),
+    ],
+)
+def test_what_must_not_pass(factors, ruling, words):
+    verdict = judged(windows(60, **factors))
+    assert verdict.ruling is ruling
+    assert verdict.reason.startswith(words)
+
+
+def test_too_few_windows_say_nothing_and_enough_of_them_end_it():
+    few = judged(windows(15, p95=0.5))
+    assert (few.ruling, few.settled) == (Ruling.INCONCLUSIVE, False)
+    assert "at least 16" in few.reason
+    assert judged(windows(120)).settled
+    assert not judged(windows(119)).settled
+    assert judged([]).ruling is Ruling.ERROR
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0, None], ids=str)
+@pytest.mark.parametrize("arm", ["baseline", "candidate"])
+def test_what_is_no_number_never_passes(value, arm):
+    """Argo takes an infinite rate for a success, Kayenta a group without data for a perfect one."""
+    kept = windows(40, p95=0.5)
+    for window in kept[::2]:
+        numbers = getattr(window, arm)
+        if value is None:
+            del numbers[P95]
+        else:
+            numbers[P95] = value
+    verdict = judged(kept)
+    assert (verdict.ruling, verdict.settled) == (Ruling.ERROR, True)
+    assert (verdict.windows, verdict.unusable) == (20, 20)
+    assert "20 of 40 windows have no usable numbers" in verdict.reason
+
+
+def test_a_few_gaps_are_bridged():
+    kept = windows(40, p95=0.8)
+    kept[3].candidate[P95] = math.nan
+    assert judged(kept).ruling is Ruling.PASS
+
+
+def test_failing_requests_end_it_at_once():
+    verdict = judged(windows(2, candidate_requests=50, candidate_failures=4, baseline_requests=50))
+    assert (verdict.ruling, verdict.settled) == (Ruling.FAIL, True)
+    assert verdict.reason == "it failed 8 of 100 requests, and 0.10% are allowed"
+
+
+def test_what_the_baseline_fails_as_well_is_nobodys_fault():
+    alike = {"baseline_requests": 100, "baseline_failures": 5, "candidate_requests": 100, "candidate_failures": 5}
+    assert judged(windows(30, p95=0.8, noise=0.01, **alike)).ruling is Ruling.PASS
+    assert judged(windows(30, p95=0.8, noise=0.01, **{**alike, "candidate_failures": 9})).ruling is Ruling.FAIL
+
+
+def test_one_failure_of_many_is_luck():
+    lucky = windows(30, p95=0.8, noise=0.01, candidate_requests=100, baseline_requests=100)
+    lucky[0] = Window(lucky[0].baseline, lucky[0].candidate, 100, 0, 100, 1)
+    assert judged(lucky).ruling is Ruling.PASS
+
+
+def test_alike_neighbours_are_worth_fewer():
+    """The same values, in blocks of ten and shuffled: only the order differs."""
+    draw = random.Random(3)
+    levels = [level for level in [draw.lognormvariate(0, 0.1) for _ in range(6)] for _ in range(10)]
+    shuffled = draw.sample(levels, len(levels))
+    reach = {}
+    for name, values in (("blocks", levels), ("shuffled", shuffled)):
+        kept = [Window({P95: 0.2, RATE: 50.0}, {P95: 0.18 * value, RATE: 50.0}) for value in values]
+        gain = judged(kept).gains[P95]
+        reach[name] = math.log(gain.high / gain.low)
+    assert reach["blocks"] > 2 * reach["shuffled"]
+
+
+def test_values_that_never_change_are_judged_too():
+    kept = [Window({P95: 0.2, RATE: 50.0}, {P95: 0.2, RATE: 50.0})] * 60
+    assert judged(kept).ruling is Ruling.INCONCLUSIVE
