@@ -5,10 +5,12 @@ from typing import Any, ClassVar, Literal
 
 from autotuner.exporters.batches import ranks
 from autotuner.exporters.documents import as_yaml
+from autotuner.exporters.precision import precision
 from autotuner.exporters.settings import Settings, mention
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
+_FSDP = {"none": "", "zero2": "gradients", "zero3": "all"}  # what is sharded
 _WHERE = {
     "micro_batch": "it is your training script's: see the target transformers",
     "per_device_train_batch_size": "it is your training script's: see the target transformers",
@@ -34,7 +36,7 @@ class AccelerateExporter(Exporter):
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         """`default_config.yaml`."""
         settings, cpu = Settings(config), recommendation.spec.get("device") == "cpu"
-        processes, sharding = ranks(settings), settings.take("sharding")
+        processes, sharding = ranks(settings), settings.take_as(_FSDP, "sharding")
         document: dict[str, Any] = {
             "compute_environment": "LOCAL_MACHINE",
             "distributed_type": _kind(processes.total, sharding, cpu=cpu),
@@ -44,20 +46,20 @@ class AccelerateExporter(Exporter):
             "main_training_function": "main",
             "use_cpu": cpu,
         }
-        precision = settings.take("autocast", "precision", "mixed_precision")
-        if precision is not None:
-            document["mixed_precision"] = _precision(precision)
-        if sharding in ("zero2", "zero3"):
+        format_ = precision(settings, fp8=True)
+        if format_ is not None:
+            document["mixed_precision"] = format_
+        if sharding:
             document["fsdp_config"] = {
                 "fsdp_version": 2,
-                "fsdp_reshard_after_forward": sharding == "zero3",
+                "fsdp_reshard_after_forward": sharding == "all",
                 "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
                 "fsdp_activation_checkpointing": bool(settings.take("activation_checkpointing")),
             }
         if processes.tensor > 1:
             document["parallelism_config"] = {
-                "parallelism_config_dp_shard_size": processes.data if sharding in ("zero2", "zero3") else 1,
-                "parallelism_config_dp_replicate_size": 1 if sharding in ("zero2", "zero3") else processes.data,
+                "parallelism_config_dp_shard_size": processes.data if sharding else 1,
+                "parallelism_config_dp_replicate_size": 1 if sharding else processes.data,
                 "parallelism_config_tp_size": processes.tensor,
             }
         mode = settings.take("compile")
@@ -74,13 +76,9 @@ class AccelerateExporter(Exporter):
         return (Check("accelerate's load_config_from_file", "accelerate", ("{python}", "-c", _LOAD, "{bundle}")),)
 
 
-def _kind(processes: int, sharding: Any, *, cpu: bool) -> str:
-    if sharding in ("zero2", "zero3"):
+def _kind(processes: int, sharding: str | None, *, cpu: bool) -> str:
+    if sharding:
         return "FSDP"
     if processes == 1:
         return "NO"
     return "MULTI_CPU" if cpu else "MULTI_GPU"
-
-
-def _precision(autocast: Any) -> str:
-    return {"bfloat16": "bf16", "float16": "fp16", "bf16": "bf16", "fp16": "fp16", "fp8": "fp8"}.get(autocast, "no")

@@ -63,7 +63,9 @@ def make_bundle(
     files = dict(new.files)
     if dict(old.files) != files:
         files |= {f"{ROLLBACK}/{name}": content for name, content in old.files.items()}
-    files["README.md"] = _readme(exporter, recommendation, new, forced).encode()
+    back = f"`{ROLLBACK}/` holds the same files with what was run before."
+    back = back if dict(old.files) != dict(new.files) else "Nothing to do: what was run before makes the same files."
+    files["README.md"] = _readme(exporter, recommendation, new, forced, back).encode()
     document = as_document(recommendation, forced) | {
         "target": exporter.kind,
         "target_version": exporter.target_version,
@@ -131,11 +133,13 @@ def _admit(recommendation: Recommendation, *, force: bool, hardware: str) -> tup
     return tuple(reasons)
 
 
-def _readme(exporter: Exporter, recommendation: Recommendation, draft: Draft, forced: tuple[str, ...]) -> str:
+def _readme(
+    exporter: Exporter, recommendation: Recommendation, draft: Draft, forced: tuple[str, ...], back: str
+) -> str:
     lines = [f"# {recommendation.study} for {exporter.kind}", ""]
     lines += [f"- {_one_line(sentence)}" for sentence in sentences(recommendation, forced)]
     lines += ["", "## Use it", "", draft.use.replace("{bundle}", "this folder") or "See the files."]
-    lines += ["", "## Go back", "", f"`{ROLLBACK}/` holds the same files with what was run before."]
+    lines += ["", "## Go back", "", back]
     lines += ["", f"Written for {exporter.target_version}. The proof, and hashes of the files: `{EVIDENCE}`."]
     if draft.left_out:
         lines += ["", "## Not in these files", ""]

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal
 from autotuner.errors import UsageError
 from autotuner.exporters.batches import batches, ranks
 from autotuner.exporters.documents import as_json
-from autotuner.exporters.settings import Settings, workload
+from autotuner.exporters.precision import Precision, precision
+from autotuner.exporters.settings import Settings, filled, workload
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation, Value
 
+_HALF = {"bf16": "bfloat16", "fp16": "float16"}
 _STAGES = {"none": 0, "zero1": 1, "zero2": 2, "zero3": 3}
-_FLOAT32_BYTES, _BFLOAT16_BYTES = 4, 2
+_FLOAT32_BYTES, _HALF_BYTES = 4, 2
 _OWN = (  # of zero_optimization, that a study of one's own may use by their names
     "stage", "overlap_comm", "contiguous_gradients", "reduce_scatter", "reduce_bucket_size", "allgather_partitions",
     "allgather_bucket_size", "round_robin_gradients", "sub_group_size", "stage3_max_live_parameters",
@@ -25,6 +27,11 @@ _WHERE = {
     "workers": "it is your DataLoader's: see the target transformers",
     "threads": "it is OMP_NUM_THREADS: see the targets torchrun and env",
     "attention": "it is from_pretrained's: see the target transformers",
+    "data_parallel": "a launcher's: see the target torchrun",
+    "nproc_per_node": "a launcher's: see the target torchrun",
+    "num_processes": "a launcher's: see the target torchrun",
+    "global_batch": "it says too little without a micro batch",
+    "train_batch_size": "it says too little without a micro batch",
     "compile": "it is torch.compile of your model, or engine.compile()",
 }
 _CHECK = """
@@ -48,32 +55,32 @@ class DeepspeedExporter(Exporter):
 
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         """`ds_config.json` for `deepspeed.initialize`, `ds_config_trainer.json` for the Trainer."""
-        settings = Settings(config)
-        processes = ranks(settings)
+        settings, processes = Settings(config), ranks(Settings(config))
         cut = batches(settings, workload(recommendation), processes.data)
-        autocast = settings.take("autocast", "precision")
-        sharding = _sharding(settings, _BFLOAT16_BYTES if autocast == "bfloat16" else _FLOAT32_BYTES)
-        if cut.micro is None and not sharding and autocast is None:
+        format_ = precision(settings)
+        native: dict[str, Any] = filled({
+            "train_batch_size": cut.total,
+            "train_micro_batch_size_per_gpu": cut.micro,
+            "gradient_accumulation_steps": cut.accumulated,
+        })  # fmt: skip
+        trainer: dict[str, Any] = dict.fromkeys(native, "auto")
+        if format_ is not None:
+            native["torch_autocast"] = _autocast(format_)
+            trainer |= {name: {"enabled": "auto"} for name in ("bf16", "fp16")}
+        sharding = _sharding(settings, _HALF_BYTES if format_ in _HALF else _FLOAT32_BYTES)
+        shared: dict[str, Any] = {"zero_optimization": sharding} if sharding else {}
+        if settings.take("tensor_parallel") is not None and processes.tensor > 1:
+            shared["tensor_parallel"] = {"autotp_size": processes.tensor}
+        if not native and not shared:
             raise UsageError(
                 f"nothing that {recommendation.study} tunes is DeepSpeed's",
                 "it knows micro_batch, autocast, sharding, bucket_bytes, overlap, and the keys of zero_optimization",
             )
-        native: dict[str, Any] = {}
-        if cut.micro and cut.accumulated:
-            native["train_batch_size"] = cut.micro * cut.accumulated * processes.data
-            native["train_micro_batch_size_per_gpu"] = cut.micro
-            native["gradient_accumulation_steps"] = cut.accumulated
-        elif cut.micro:
-            native["train_micro_batch_size_per_gpu"] = cut.micro
-        trainer: dict[str, Any] = dict.fromkeys(native, "auto")
-        for name, format_ in (("bf16", "bfloat16"), ("fp16", "float16")) if autocast is not None else ():
-            native[name], trainer[name] = {"enabled": autocast == format_}, {"enabled": "auto"}
-        shared: dict[str, Any] = {"zero_optimization": sharding} if sharding else {}
-        if processes.tensor > 1:
-            shared["tensor_parallel"] = {"autotp_size": processes.tensor}
         files = {"ds_config.json": as_json(native | shared), "ds_config_trainer.json": as_json(trainer | shared)}
         use = "`deepspeed.initialize(config='{bundle}/ds_config.json', …)`, or, for the Trainer, "
         use += "`TrainingArguments(deepspeed='{bundle}/ds_config_trainer.json', …)` with the target transformers"
+        if format_ in _HALF:
+            use += ". The Trainer keeps the weights themselves in that format: it has no key for torch_autocast"
         return Draft(files, use, settings.left_out("DeepSpeed's configuration has no such key", _WHERE))
 
     def checks(self) -> Sequence[Check]:
@@ -81,12 +88,17 @@ class DeepspeedExporter(Exporter):
         return (Check("DeepSpeedConfig", "deepspeed", ("{python}", "-c", _CHECK, "{bundle}")),)
 
 
+def _autocast(format_: Precision) -> dict[str, Value]:
+    """The section that leaves the weights in float32; `bf16` and `fp16` would cast them."""
+    return {"enabled": True, "dtype": _HALF[format_]} if format_ in _HALF else {"enabled": False}
+
+
 def _sharding(settings: Settings, element_bytes: int) -> dict[str, Value]:
     """The section `zero_optimization`; buckets are counted in elements there."""
     found: dict[str, Value] = {}
-    sharding = settings.take("sharding")
-    if sharding is not None:
-        found["stage"] = _STAGES[str(sharding)]
+    stage = settings.take_as(_STAGES, "sharding")
+    if stage is not None:
+        found["stage"] = stage
     overlap = settings.take("overlap")
     if overlap is not None:
         found["overlap_comm"] = overlap

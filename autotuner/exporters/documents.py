@@ -54,6 +54,16 @@ def as_yaml(*documents: Any, comments: Iterable[str] = ()) -> bytes:
     return (head + text).encode()
 
 
+def in_yaml(value: Value) -> str:
+    """A value as it can stand anywhere in YAML, within braces too.
+
+    >>> in_yaml("a, b")
+    "'a, b'"
+    """
+    text: str = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=2**16)
+    return text.strip()[1:-1]
+
+
 def as_json(document: Any) -> bytes:
     """Indented JSON."""
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,6 +1,7 @@
 """A diff of a file of the user's: only the values of the parameters change, and `git apply` takes it."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -8,7 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from autotuner.errors import UsageError
-from autotuner.exporters.places import Place, find_places, rewrite
+from autotuner.exporters.places import Place, find_places
+from autotuner.exporters.rewriting import rewrite
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
@@ -29,22 +31,25 @@ class PatchExporter(Exporter):
         if self.file == Path():
             raise UsageError("the target patch needs a file to change", "--set file=train.py")
         try:
-            text = self.file.read_text()
+            text = self.file.read_bytes().decode()  # as it is: \r belongs to a line
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {self.file}: {getattr(error, 'strerror', None) or error}") from None
-        wanted = {name: value for name, value in recommendation.config.items() if value is not None}
+        wanted = recommendation.config
         places: dict[str, Place] = {}
         left_out = {}
-        for name in wanted:
+        for name, value in wanted.items():
             called = self.names.get(name, name)
             found = [*find_places(text, self.file, called)]
-            if len(found) == 1:
-                places[name] = found[0]
-            elif found:
+            if value is None:
+                if found:
+                    left_out[name] = f"it has no value, and {self.file} keeps its own in line {found[0].line}"
+            elif len(found) > 1:
                 raise UsageError(
                     f"{self.file} says {called} in lines {', '.join(str(place.line) for place in found)}",
                     f"say which: --set names.{name}={called}:{found[0].line}",
                 )
+            elif found:
+                places[name] = found[0]
             else:
                 left_out[name] = f"{self.file} has no literal value called {called}"
         if not places:
@@ -76,10 +81,12 @@ def _below_root(file: Path) -> str:
 
 def _diff(before: str, after: str, name: str) -> str:
     """A unified diff; empty when nothing changes. The last line may lack its end."""
-    lines = difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-    )
-    return "".join(_ended(lines))
+    return "".join(_ended(difflib.unified_diff(_lines(before), _lines(after), f"a/{name}", f"b/{name}")))
+
+
+def _lines(text: str) -> list[str]:
+    """As git counts them: nothing but a line feed ends one."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _ended(lines: Iterator[str]) -> Iterator[str]:

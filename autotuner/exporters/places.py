@@ -1,23 +1,22 @@
-"""Where a file says a value, and the file with another value there; nothing else of it changes."""
+"""Where a file says a value."""
 
 import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from autotuner.errors import UsageError
-from autotuner.exporters.documents import as_yaml
-from autotuner.exporters.variables import quote
-from autotuner.types import Value
 
-_TOML = r"^[ \t]*{name}[ \t]*=[ \t]*(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^#\n\"']*?)[ \t]*(#.*)?$"
-_LINES = r"^[ \t]*(?:export[ \t]+)?{name}=(?P<value>\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^\s#\"']*)[ \t]*$"
+_TOML = r"^[ \t]*{name}[ \t]*=[ \t]*(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^#\r\n\"'\[\]{{}}]*?)[ \t]*(#[^\n]*)?\r?$"
+LINES = r"^[ \t]*(?:export[ \t]+)?{name}=(?P<value>\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^\s#\"']*)[ \t]*\r?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,55 +41,76 @@ def find_places(text: str, file: Path, name: str) -> Iterator[Place]:
         UsageError: The file cannot be read as what its ending says.
     """
     name, _, line = name.partition(":")
-    for place in _places(text, file, name):
-        if not line or str(place.line) == line:
-            yield place
+    with readable(file):
+        for start, end in dict.fromkeys(_spans(text, file, name)):  # YAML's aliases lead to one more than once
+            place = Place(start, end, text.count("\n", 0, start) + 1)
+            if not line or str(place.line) == line:
+                yield place
 
 
-def rewrite(text: str, file: Path, values: Mapping[Place, Value]) -> str:
-    """The text with these values in these places; it can still be read."""
-    changed = text
-    for place, value in sorted(values.items(), key=lambda item: -item[0].start):
-        changed = changed[: place.start] + _spelled(value, file) + changed[place.end :]
-    [*_places(changed, file, "")]
-    return changed
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """What is wrong with the file as the user's mistake.
 
-
-def _places(text: str, file: Path, name: str) -> Iterator[Place]:
+    Raises:
+        UsageError: It is not what its ending says.
+    """
     try:
-        match file.suffix:
-            case ".py":
-                yield from _in_python(text, name)
-            case ".json":
-                json.loads(text)
-                spaced = text.replace("\t", " ")  # between tokens, where YAML wants none; none is within a string
-                yield from _in_yaml(yaml.compose(spaced, yaml.SafeLoader), name.split("."))
-            case ".yaml" | ".yml":
-                yield from _in_yaml(yaml.compose(text, yaml.SafeLoader), name.split("."))
-            case ".toml":
-                tomllib.loads(text)
-                yield from _by_pattern(text, _TOML, name)
-            case _:
-                yield from _by_pattern(text, _LINES, name)
+        yield
     except (SyntaxError, json.JSONDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
 
 
-def _in_python(text: str, name: str) -> Iterator[Place]:
+def compose(text: str, file: Path) -> Any:
+    """The nodes of a YAML or JSON file; None when it is empty."""
+    if file.suffix == ".json":
+        json.loads(text)
+        text = text.replace("\t", " ")  # between tokens, where YAML wants none; none is within a string
+    return yaml.compose(text, yaml.SafeLoader)
+
+
+def is_literal(node: ast.AST) -> TypeGuard[ast.expr]:
+    """Whether it is a number, a text, True, False or None."""
+    if not isinstance(node, ast.Constant | ast.UnaryOp):
+        return False
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return False
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _spans(text: str, file: Path, name: str) -> Iterator[tuple[int, int]]:
+    match file.suffix:
+        case ".py":
+            yield from _in_python(text, name)
+        case ".json" | ".yaml" | ".yml":
+            nodes = compose(text, file)
+            tokens = yaml.scan(text.replace("\t", " ") if file.suffix == ".json" else text)
+            starts = {t.end_mark.index: t.start_mark.index for t in tokens if isinstance(t, yaml.ScalarToken)}
+            for node in _in_yaml(nodes, name.split(".")):
+                end = node.end_mark.index  # the value alone: an anchor or a tag before it stays
+                yield max(node.start_mark.index, starts.get(end, end)), end
+        case ".toml":
+            tomllib.loads(text)
+            yield from _by_pattern(text, _TOML, name)
+        case _:
+            yield from _by_pattern(text, LINES, name)
+
+
+def _in_python(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Assignments, keyword arguments, defaults of parameters, keys of a dict, defaults of argparse's options."""
-    starts = [0]
-    for line in text.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
-    lines = text.splitlines(keepends=True)
+    starts = [0, *(found.end() for found in re.finditer(r"\r\n|\r|\n", text)), len(text)]  # lines as Python counts them
+    lines = [text[start:end] for start, end in pairwise(starts)]
 
     def offset(line: int, column_bytes: int) -> int:
         return starts[line - 1] + len(lines[line - 1].encode()[:column_bytes].decode())
 
     for key, node in _pairs(ast.parse(text)):
-        if key == name and _is_literal(node):
+        if key == name and is_literal(node):
             assert node.end_lineno is not None
             assert node.end_col_offset is not None
-            yield Place(offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset), node.lineno)
+            yield offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
 
 
 def _pairs(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
@@ -110,10 +130,9 @@ def _pairs(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
                 yield from ((a.arg, d) for a, d in zip(positional[::-1], node.defaults[::-1], strict=False))
                 yield from ((a.arg, d) for a, d in zip(node.kwonlyargs, node.kw_defaults, strict=True) if d)
             case ast.Call(func=ast.Attribute(attr="add_argument"), args=args, keywords=keywords):
-                flags = [arg.value for arg in args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-                for keyword in keywords:
-                    if keyword.arg == "default" and flags:
-                        yield flags[-1].lstrip("-").replace("-", "_"), keyword.value
+                given = {keyword.arg: keyword.value for keyword in keywords}
+                if "default" in given:
+                    yield _destination(args, given.get("dest")), given["default"]
             case ast.Call(keywords=keywords):
                 for keyword in keywords:
                     if keyword.arg:
@@ -124,20 +143,21 @@ def _name(target: ast.expr) -> str:
     return target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
 
 
-def _is_literal(node: ast.expr) -> bool:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        return False
-    return value is None or isinstance(value, bool | int | float | str)
+def _destination(flags: list[ast.expr], named: ast.expr | None) -> str:
+    """What argparse calls an option: as it is told to, or by its first long flag, or by its first."""
+    if named is not None:
+        return str(named.value) if isinstance(named, ast.Constant) else ""
+    known = [flag.value for flag in flags if isinstance(flag, ast.Constant) and isinstance(flag.value, str)]
+    chosen = next((flag for flag in known if flag.startswith("--")), known[0] if known else "")
+    return chosen.lstrip("-").replace("-", "_")
 
 
-def _in_yaml(node: Any, keys: list[str]) -> Iterator[Place]:
+def _in_yaml(node: Any, keys: list[str]) -> Iterator[Any]:
     """Scalars under a key, however deep; under a path of keys where several are given."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == keys[0] and len(keys) == 1 and isinstance(value, yaml.ScalarNode):
-                yield Place(value.start_mark.index, value.end_mark.index, value.start_mark.line + 1)
+                yield value
             elif key.value == keys[0] and len(keys) > 1:
                 yield from _in_yaml(value, keys[1:])
             else:
@@ -147,18 +167,6 @@ def _in_yaml(node: Any, keys: list[str]) -> Iterator[Place]:
             yield from _in_yaml(item, keys)
 
 
-def _by_pattern(text: str, pattern: str, name: str) -> Iterator[Place]:
-    for found in re.finditer(pattern.format(name=re.escape(name or "\0")), text, re.MULTILINE):
-        yield Place(found.start("value"), found.end("value"), text.count("\n", 0, found.start()) + 1)
-
-
-def _spelled(value: Value, file: Path) -> str:
-    match file.suffix:
-        case ".py":
-            return repr(value)
-        case ".json" | ".toml":
-            return json.dumps(value)
-        case ".yaml" | ".yml":
-            return as_yaml([value]).decode().removeprefix("- ").rstrip("\n")
-        case _:
-            return quote(str(value).lower() if isinstance(value, bool) else str(value))
+def _by_pattern(text: str, pattern: str, name: str) -> Iterator[tuple[int, int]]:
+    for found in re.finditer(pattern.format(name=re.escape(name)), text, re.MULTILINE):
+        yield found.span("value")

@@ -1,10 +1,12 @@
 """A configuration whose parameters a target takes one by one, so that none is dropped in silence."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from autotuner.errors import UsageError
 from autotuner.types import Config, Recommendation, Value
+
+T = TypeVar("T")
 
 
 class Settings:
@@ -20,6 +22,7 @@ class Settings:
 
     def __init__(self, config: Config, names: Mapping[str, str] = {}) -> None:
         self._waiting: dict[str, tuple[str, Value]] = {}
+        self._unknown: dict[str, str] = {}
         for name, value in config.items():
             called = names.get(name, name)
             if called in self._waiting:
@@ -37,12 +40,32 @@ class Settings:
                 return self._waiting.pop(name)[1]
         return None
 
+    def take_as(self, meanings: Mapping[str, T], *names: str) -> T | None:
+        """What the value under the first of these names means to a target; None for none.
+
+        A value that means nothing there is not taken, and is named with what is left out.
+
+        >>> settings = Settings({"sharding": "zero9"})
+        >>> settings.take_as({"zero3": 3}, "sharding"), settings.left_out("")
+        (None, {'sharding': 'no such value there: zero3'})
+        """
+        for name in names:
+            if name in self._waiting:
+                meaning = str(self._waiting[name][1]).casefold()
+                if meaning in meanings:
+                    del self._waiting[name]
+                    return meanings[meaning]
+                self._unknown[name] = f"no such value there: {', '.join(meanings)}"
+                return None
+        return None
+
     def take_all(self, known: Iterable[str]) -> dict[str, Value]:
         """Those whose names a target knows as they are."""
         return {name: self._waiting.pop(name)[1] for name in known if name in self._waiting}
 
     def left_out(self, why: str, reasons: Mapping[str, str] = {}) -> dict[str, str]:
         """`{parameter: why}` of what nobody took."""
+        reasons = {**reasons, **self._unknown}
         return {parameter: reasons.get(name, why) for name, (parameter, _) in self._waiting.items()}
 
 

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from autotuner.errors import UsageError
-from autotuner.exporters.batches import batches
+from autotuner.exporters.batches import Batches, batches, ranks
 from autotuner.exporters.command_line import by_line, command_line, options, typed
 from autotuner.exporters.documents import as_json, as_script
+from autotuner.exporters.precision import precision
 from autotuner.exporters.settings import Settings, filled, mention, workload
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
@@ -27,6 +28,10 @@ _WHERE = {
     "threads": "it is torch.set_num_threads, or OMP_NUM_THREADS: see the targets torchrun, env and python",
     "data_parallel": "a launcher's: see the targets torchrun and accelerate",
     "tensor_parallel": "a launcher's: see the targets torchrun and accelerate",
+    "nproc_per_node": "a launcher's: see the targets torchrun and accelerate",
+    "num_processes": "a launcher's: see the targets torchrun and accelerate",
+    "prefetch_factor": "without workers a DataLoader takes none",
+    "persistent_workers": "without workers a DataLoader takes none",
     "sharding": "see the targets accelerate and deepspeed",
     "loss_chunk": "the Trainer computes all logits at once; see use_liger_kernel",
     "collate": "it is your data collator's",
@@ -81,7 +86,8 @@ class TransformersExporter(Exporter):
 
     def _training(self, config: Config, recommendation: Recommendation, section: Mapping[str, Any]) -> Draft:
         settings = Settings(config, self.names)
-        arguments = _training_arguments(settings, section, int(config.get("data_parallel") or 1))
+        cut = batches(settings, section, ranks(Settings(config, self.names)).data)
+        arguments = _training_arguments(settings, section, cut)
         arguments |= settings.take_all(_ARGUMENTS)
         model = filled({"attn_implementation": settings.take("attention", "attn_implementation")})
         if not arguments:
@@ -99,23 +105,20 @@ class TransformersExporter(Exporter):
         return Draft(files, use, settings.left_out("TrainingArguments has no such argument", _WHERE))
 
 
-def _training_arguments(settings: Settings, section: Mapping[str, Any], data_ranks: int) -> dict[str, Any]:
-    cut = batches(settings, section, data_ranks)
+def _training_arguments(settings: Settings, section: Mapping[str, Any], cut: Batches) -> dict[str, Any]:
     workers = settings.take("workers", "num_workers", "dataloader_num_workers")
-    loaded_ahead = settings.take("prefetch_factor"), settings.take("persistent_workers")
-    ahead, persistent = loaded_ahead if workers else (None, None)  # without workers the loader refuses both
-    autocast = settings.take("autocast", "precision")
+    autocast = precision(settings)
     non_blocking = settings.take("non_blocking")
     bucket_bytes = settings.take("bucket_bytes")
     arguments = {
         "per_device_train_batch_size": cut.micro,
         "gradient_accumulation_steps": cut.accumulated,
         "dataloader_num_workers": workers,
-        "dataloader_prefetch_factor": ahead,
-        "dataloader_persistent_workers": persistent,
+        "dataloader_prefetch_factor": settings.take("prefetch_factor") if workers else None,
+        "dataloader_persistent_workers": settings.take("persistent_workers") if workers else None,
         "dataloader_pin_memory": settings.take("pin_memory"),
-        "bf16": None if autocast is None else autocast == "bfloat16",
-        "fp16": True if autocast == "float16" else None,
+        "bf16": None if autocast is None else autocast == "bf16",
+        "fp16": True if autocast == "fp16" else None,
         "tf32": settings.take("tf32"),
         "activation_checkpointing": settings.take("activation_checkpointing"),
         "accelerator_config": None if non_blocking is None else {"non_blocking": non_blocking},

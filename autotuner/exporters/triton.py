@@ -32,7 +32,7 @@ class TritonExporter(Exporter):
         """`config.pbtxt`; its inputs and outputs are completed by the server, or are yours to add."""
         settings = Settings(config)
         batch = settings.take("max_batch_size", "batch_size")
-        delay = settings.take("max_queue_delay_microseconds")
+        delay = None if batch is None else settings.take("max_queue_delay_microseconds")  # of batching
         instances = settings.take("instance_count", "instances")
         device = "KIND_CPU" if recommendation.spec.get("device") == "cpu" else "KIND_GPU"
         lines = [f"# {mention(recommendation)}"]

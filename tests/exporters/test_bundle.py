@@ -57,7 +57,7 @@ def test_files_proof_and_the_way_back(tmp_path):
     }
     readme = found["README.md"].decode()
     assert "BETTER: 1.31 times the throughput." in readme
-    assert "## Go back" in readme
+    assert "`rollback/` holds the same files" in readme
 
 
 @pytest.mark.parametrize("decision", [d for d in Decision if d is not Decision.BETTER])
@@ -200,3 +200,13 @@ def test_left_out_parameters_are_named_in_the_bundle():
     bundle = make_bundle(TorchrunExporter(), PLAIN)
     assert "batch_size = 32" in bundle.files["README.md"].decode()
     assert "batch_size" in json.loads(bundle.files["evidence.json"])["left_out"]
+
+
+def test_no_way_back_is_promised_where_nothing_changes():
+    from autotuner.exporters.torchrun import TorchrunExporter
+
+    bundle = make_bundle(TorchrunExporter(), PLAIN)
+    assert not any(name.startswith("rollback/") for name in bundle.files)
+    readme = bundle.files["README.md"].decode()
+    assert "rollback" not in readme
+    assert "what was run before makes the same files" in readme

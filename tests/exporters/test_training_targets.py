@@ -20,6 +20,10 @@ def read(drawn, name):
     return yaml.safe_load(drawn.files[name])
 
 
+def of_ones_own(config, **section):
+    return recommend(config, config, {"workload": {"kind": "python", **section}, "device": "cuda"})
+
+
 def test_training_arguments():
     drawn = TransformersExporter().draft(TRAINING.config, TRAINING)
     assert read(drawn, "training_args.json") == {
@@ -81,7 +85,7 @@ def test_deepspeed():
     drawn = DeepspeedExporter().draft(SHARDED.config, SHARDED)
     assert read(drawn, "ds_config.json") == {
         "train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2,
-        "bf16": {"enabled": False}, "fp16": {"enabled": False},
+        "torch_autocast": {"enabled": False},
         "zero_optimization": {"stage": 3, "reduce_bucket_size": 2**20},
     }  # fmt: skip
     trainer = read(drawn, "ds_config_trainer.json")
@@ -89,6 +93,74 @@ def test_deepspeed():
     assert trainer["zero_optimization"] == {"stage": 3, "reduce_bucket_size": 2**20}
     with pytest.raises(UsageError, match=r"nothing that .* tunes is DeepSpeed's"):
         DeepspeedExporter().draft({"colour": "red"}, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "format_", "deepspeeds"),
+    [("bf16", "bf16", "bfloat16"), ("torch.bfloat16", "bf16", "bfloat16"), ("half", "fp16", "float16"),
+     ("FP16", "fp16", "float16"), ("fp32", "no", None), (False, "no", None)],
+)  # fmt: skip
+def test_a_precision_is_the_same_everywhere_however_it_is_spelled(spelling, format_, deepspeeds):
+    subject = of_ones_own({"precision": spelling, "micro_batch": 4, "bucket_bytes": 2**22, "sharding": "zero2"})
+    arguments = read(TransformersExporter().draft(subject.config, subject), "training_args.json")
+    assert (arguments["bf16"], arguments.get("fp16", False)) == (format_ == "bf16", format_ == "fp16")
+    accelerates = read(AccelerateExporter().draft(subject.config, subject), "default_config.yaml")
+    assert accelerates["mixed_precision"] == format_
+    found = read(DeepspeedExporter().draft(subject.config, subject), "ds_config.json")
+    autocast = {"enabled": True, "dtype": deepspeeds} if deepspeeds else {"enabled": False}
+    assert found["torch_autocast"] == autocast
+    assert not {"bf16", "fp16"} & found.keys()  # they would cast the weights
+    assert found["zero_optimization"]["reduce_bucket_size"] == 2**22 // (2 if deepspeeds else 4)
+
+
+@pytest.mark.parametrize("exporter", [TransformersExporter(), AccelerateExporter(), DeepspeedExporter()])
+def test_what_no_target_knows_is_named_and_not_guessed(exporter):
+    subject = of_ones_own({"precision": "int3", "micro_batch": 4, "sharding": "zero9"})
+    drawn = exporter.draft(subject.config, subject)
+    assert "no such value there: no, none" in drawn.left_out["precision"]
+    assert "sharding" in drawn.left_out
+    assert not any(word in content for word in (b"bf16", b"precision", b"stage") for content in drawn.files.values())
+
+
+def test_zero1_is_nothing_that_accelerates_fsdp_does():
+    subject = of_ones_own({"sharding": "zero1", "data_parallel": 2})
+    assert AccelerateExporter().draft(subject.config, subject).left_out.keys() == {"sharding"}
+
+
+@pytest.mark.parametrize("degrees", [{"data_parallel": 2}, {"num_processes": 2}, {"nproc_per_node": 2},
+                                     {"num_processes": 4, "tensor_parallel": 2}])  # fmt: skip
+def test_every_target_shares_the_global_batch_out_to_the_ranks(degrees):
+    subject = of_ones_own({"micro_batch": 4, **degrees}, global_batch=16)
+    drawn = TransformersExporter().draft(subject.config, subject)
+    assert read(drawn, "training_args.json")["gradient_accumulation_steps"] == 2
+    assert drawn.left_out.keys() == degrees.keys()
+    drawn = DeepspeedExporter().draft(subject.config, subject)
+    assert read(drawn, "ds_config.json") | {"tensor_parallel": 0} == {
+        "train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2,
+        "tensor_parallel": 0,
+    }  # fmt: skip
+    assert drawn.left_out.keys() == degrees.keys() - {"tensor_parallel"}
+
+
+@pytest.mark.parametrize("exporter", [TransformersExporter(), DeepspeedExporter()])
+@pytest.mark.parametrize(("micro", "made"), [(6, "2 micro batches of 6"), (32, "1 micro batches of 32")])
+def test_a_global_batch_that_would_become_another_is_refused(exporter, micro, made):
+    subject = of_ones_own({"micro_batch": micro, "global_batch": 16})
+    with pytest.raises(UsageError, match=f"{made} samples on 1 ranks are no global batch of 16"):
+        exporter.draft(subject.config, subject)
+
+
+def test_what_says_nothing_alone_is_named():
+    subject = of_ones_own({"global_batch": 16, "prefetch_factor": 4, "workers": 0, "optim": "sgd"})
+    drawn = TransformersExporter().draft(subject.config, subject)
+    assert drawn.left_out.keys() == {"global_batch", "prefetch_factor"}
+
+
+def test_tritons_queue_waits_only_where_it_batches():
+    subject = of_ones_own({"max_queue_delay_microseconds": 100})
+    assert TritonExporter(backend="onnxruntime").draft(subject.config, subject).left_out.keys() == subject.config.keys()
+    text = TritonExporter().draft(subject.config, subject).files["config.pbtxt"].decode()
+    assert 'key: "max_queue_delay_microseconds" value { string_value: "100" }' in text
 
 
 def test_torchrun(tmp_path):
@@ -116,11 +188,12 @@ def test_triton():
     assert {"dtype", "compile", "threads"} <= other.left_out.keys()
 
 
+HALF = of_ones_own({"precision": "half", "micro_batch": 4, "sharding": "zero2", "num_processes": 2}, global_batch=16)
 CASES = [
     (TransformersExporter(), TRAINING), (TransformersExporter(), SHARDED), (TransformersExporter(), INFERENCE),
     (TransformersExporter(), SERVE), (AccelerateExporter(), TRAINING), (AccelerateExporter(), SHARDED),
-    (DeepspeedExporter(), TRAINING), (DeepspeedExporter(), SHARDED), (TorchrunExporter(), SHARDED),
-    (TritonExporter(), INFERENCE),
+    (DeepspeedExporter(), TRAINING), (DeepspeedExporter(), SHARDED), (DeepspeedExporter(), HALF),
+    (TorchrunExporter(), SHARDED), (TritonExporter(), INFERENCE),
 ]  # fmt: skip
 
 
@@ -138,6 +211,7 @@ BROKEN = [
     (TransformersExporter(), TRAINING, "training_args.json", b'"bf16"', b'"bf61"', "bf61"),
     (AccelerateExporter(), TRAINING, "default_config.yaml", b"num_machines", b"num_maschines", "num_maschines"),
     (DeepspeedExporter(), SHARDED, "ds_config.json", b'"reduce_bucket_size"', b'"reduce_buckets"', "reduce_buckets"),
+    (DeepspeedExporter(), HALF, "ds_config.json", b'"float16"', b'"float61"', "float61"),
     (TorchrunExporter(), SHARDED, "launch.sh", b"--nproc-per-node", b"--nprocs", ""),
     (TritonExporter(), INFERENCE, "config.pbtxt", b"max_batch_size", b"max_batchsize", "max_batchsize"),
 ]
