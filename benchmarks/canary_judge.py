@@ -47,7 +47,7 @@ def ours(pairs: list[tuple[float, float]], most: int) -> tuple[Ruling, int]:
 
 
 def kayenta_passes(pairs: list[tuple[float, float]]) -> bool:
-    """The Hodges-Lehmann shift with its interval, against a quarter of the shift (NetflixACAJudge, MannWhitneyClassifier)."""
+    """The Hodges-Lehmann shift's interval, against a quarter of the shift (its MannWhitneyClassifier)."""
     shifts = sorted(candidate - baseline for baseline, _ in pairs for _, candidate in pairs)
     count = len(pairs)
     reach = NormalDist().inv_cdf(0.99) * math.sqrt(count * count * (2 * count + 1) / 12)
@@ -63,9 +63,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     print(results.describe_machine())
-    print(
-        f"{'latency':>8} {'noise':>6} {'alike':>6} {'windows':>8} {'passed':>8} {'failed':>8} {'median':>7} {'Kayenta':>8}"
-    )
+    heads = ("latency", "noise", "alike", "windows", "passed", "failed", "median", "Kayenta")
+    print("{:>8} {:>6} {:>6} {:>8} {:>8} {:>8} {:>7} {:>8}".format(*heads))
     samples = []
     cases = [
         (effect, noise, 0.0, most) for effect in (1.0, 1.1, 0.9) for noise in (0.05, 0.15, 0.3) for most in (30, 120)
