@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 
@@ -96,14 +96,13 @@ async def _changes(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await answer.prepare(request)
     look, before = request.app[_LOOK], ""
-    while True:
-        now = await asyncio.to_thread(look)
-        if now != before:
-            await answer.write(f"data: {now}\n\n".encode())
+    with suppress(ConnectionError):  # nobody listens any more
+        while True:
+            now = await asyncio.to_thread(look)
+            await answer.write(f"data: {now}\n\n".encode() if now != before else b": still here\n\n")
             before = now
-        else:
-            await answer.write(b": still here\n\n")  # tells us when nobody listens any more
-        await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_LOOK_S)
+    return answer
 
 
 class _Look:

@@ -91,7 +91,8 @@ def _head(story: Story) -> str:
         f"<li class=changed>{escape(name)} <s>{escape(spell(story.baseline.get(name)))}</s> {escape(spell(value))}</li>"
         for name, value in changed.items()
     )
-    warning = f'<p class="warning">{escape(found.warning)}</p>' if found and found.warning else ""
+    warnings = [found.warning, _disturbed(found)] if found else []
+    warning = "".join(f'<p class="warning">{escape(words)}</p>' for words in warnings if words)
     return (
         f'<header><p class="soft small">{escape(story.name)} · {escape(story.goal)} · '
         f"{story.created_at:%Y-%m-%d %H:%M} UTC</p>"
@@ -99,6 +100,12 @@ def _head(story: Story) -> str:
         f"{decision.value if decision else 'UNVERIFIED'}</span> {escape(sentence)}</h1>"
         f"{f'<ul class=chips>{chips}</ul>' if chips else ''}{_numbers(story)}{warning}</header>"
     )
+
+
+def _disturbed(found: Verification) -> str:
+    count = sum(pair.contended for pair in found.pairs)
+    whole = len(found.pairs)
+    return f"Somebody else used the machine during {count} of {whole} pairs." if 2 * count > whole else ""
 
 
 def _numbers(story: Story) -> str:
@@ -176,7 +183,7 @@ def _earlier(story: Story) -> str:
 
 def _before_after(found: Verification, name: str) -> list[str]:
     before, after = found.baseline_metrics.get(name, math.nan), found.metrics.get(name, math.nan)
-    better = gain(after, before, more_is_better(found, name))
+    better = found.gain_ratio if name == found.metric else gain(after, before, more_is_better(found, name))
     return [exact(name, before), exact(name, after), factor(better) if math.isfinite(better) else "–"]
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import geometric_mean
 
 from autotuner.events import Listener, StageStarted
 from autotuner.jobs import Jobs
@@ -18,12 +19,13 @@ from autotuner.types import (
     Contribution,
     Decision,
     Failure,
+    Metrics,
     Trial,
     Verification,
     config_key,
 )
 from autotuner.verify.choose import RACE_ROUNDS, finalists, race
-from autotuner.verify.contest import contest
+from autotuner.verify.contest import ContestResult, contest
 from autotuner.verify.contributions import CONTRIBUTION_PAIRS, contributions
 from autotuner.verify.foresight import comparison_s, contest_s, share_of
 from autotuner.verify.proof import Proofs
@@ -121,14 +123,15 @@ def _warned(spec: StudySpec, trials: Sequence[Trial], found: Verification) -> Ve
 def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, listener: Listener) -> Verification:
     """Measure an earlier verification's candidate again, and say whether its claim holds."""
     began_s = time.monotonic()
-    share_s = math.inf if spec.budget.minutes is None else 60 * spec.budget.minutes * spec.budget.verify_share
+    share_s = math.inf if spec.budget.minutes is None else 60 * spec.budget.minutes  # there is no search to pay for
     bench = Bench(spec, pool, jobs, Proofs(spec, pool, jobs), 0, _deadline(spec, lambda: share_s), listener)
     _write_reference(bench)  # versions may have changed since: the baseline of today is what counts
     proof = bench.proofs.of(claim.config)
     found = refused(spec, claim.config, proof) if proof.refusal else _contest(bench, claim.config).verification
     low, high = claim.gain_interval
     verdict = "confirmed" if confirms(found, claim) else "NOT confirmed"
-    text = f"{verdict}: claimed {claim.gain_ratio:.2f}x [{low:.2f}x, {high:.2f}x]"
+    interval = f"[{low:.2f}x, {high:.2f}x]" if 0 < low and high < math.inf else "by too few pairs"
+    text = f"{verdict}: claimed {claim.gain_ratio:.2f}x {interval}"
     return replace(
         found,
         reason=f"{text}, now {found.reason}",
@@ -217,6 +220,12 @@ def _simplified(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> tuple[C
     )  # fmt: skip
 
 
+def _of_pairs(spec: StudySpec, result: ContestResult, arm: str) -> Metrics:
+    """The compared metric of one arm: the geometric mean over the pairs, whose ratio is the gain that is claimed."""
+    values = [getattr(pair, arm) for pair in result.pairs]
+    return {spec.objective.metric: geometric_mean(values)} if values else {}
+
+
 def _write_reference(bench: Bench) -> None:
     """The baseline's outputs, once more: somebody cleaned up, or the machine has changed."""
     if bench.jobs.reference_path is None:
@@ -252,8 +261,10 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         pairs=result.pairs,
         noise_floor_ratio=result.estimate.pair_sd,
         equivalence=equivalence,
-        metrics=reported(spec, result.candidate_samples, result.baseline_samples),
-        baseline_metrics=reported(spec, result.baseline_samples, result.baseline_samples),
+        metrics=reported(spec, result.candidate_samples, result.baseline_samples)
+        | _of_pairs(spec, result, "candidate"),
+        baseline_metrics=reported(spec, result.baseline_samples, result.baseline_samples)
+        | _of_pairs(spec, result, "baseline"),
         violations=violations,
         contributions=worth,
         maximize=spec.objective.directions,
