@@ -11,7 +11,7 @@ from autotuner.cli.options import Db, Json, study_names, target_names
 from autotuner.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from autotuner.exporters.bundle import Bundle
     from autotuner.exporting import Checked
@@ -77,10 +77,10 @@ def export(
     )
     if as_json:
         written = {"study": name, "target": target, "path": str(path), "files": sorted(bundle.files)}
-        print(dump({**written, "left_out": dict(bundle.left_out), "use": bundle.use.replace("{bundle}", str(path))}))
+        print(dump({**written, **_missing(bundle), "use": bundle.use.replace("{bundle}", str(path))}))
         return
     print(path)
-    _say_left_out(bundle.left_out)
+    _say_missing(bundle)
     say(f"use: {bundle.use.replace('{bundle}', str(path))}")
 
 
@@ -90,20 +90,25 @@ def _end(bundle: "Bundle", found: "Sequence[Checked]", *, as_json: bool) -> NoRe
 
     if as_json:
         checks = [{"name": check.name, "passed": check.passed, "text": check.text} for check in found]
-        print(dump({"files": sorted(bundle.files), "left_out": dict(bundle.left_out), "checks": checks}, indent=2))
+        print(dump({"files": sorted(bundle.files), **_missing(bundle), "checks": checks}, indent=2))
     else:
         for check in found:
             said = {True: "passed", False: "FAILED", None: "not checked"}[check.passed]
             print(f"{said}: {check.name}{': ' if check.text else ''}{check.text}")
         if not found:
             print("nothing of the target's own reads these files; they passed our own checks")
-        _say_left_out(bundle.left_out)
+        _say_missing(bundle)
     failed, missing = any(check.passed is False for check in found), any(check.passed is None for check in found)
     raise typer.Exit(1 if failed else 3 if missing else 0)
 
 
-def _say_left_out(left_out: "Mapping[str, str]") -> None:
-    for name, why in left_out.items():
+def _missing(bundle: "Bundle") -> dict[str, dict[str, str]]:
+    """What the files do not say: parameters, and what the study file fixes."""
+    return {"left_out": dict(bundle.left_out), "withheld": dict(bundle.withheld)}
+
+
+def _say_missing(bundle: "Bundle") -> None:
+    for name, why in [*bundle.left_out.items(), *bundle.withheld.items()]:
         say(f"left out: {name}: {why}")
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autotuner.errors import MachineError, UsageError
@@ -35,11 +35,13 @@ class Bundle:
         files: `{path below the folder: content}`.
         use: How the target takes it.
         left_out: `{parameter: why}`, of what the target cannot express.
+        withheld: `{flag or variable: why}`, of what the study file fixes and the files do not say.
     """
 
     files: Mapping[str, bytes]
     use: str
     left_out: Mapping[str, str]
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_bundle(
@@ -70,10 +72,11 @@ def make_bundle(
         "target": exporter.kind,
         "target_version": exporter.target_version,
         "left_out": dict(new.left_out),
+        "withheld": dict(new.withheld),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }
     files[EVIDENCE] = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    return Bundle(files, new.use, new.left_out)
+    return Bundle(files, new.use, new.left_out, new.withheld)
 
 
 def write_bundle(bundle: Bundle, directory: Path, *, force: bool = False) -> Path:
@@ -141,12 +144,10 @@ def _readme(
     lines += ["", "## Use it", "", draft.use.replace("{bundle}", "this folder") or "See the files."]
     lines += ["", "## Go back", "", back]
     lines += ["", f"Written for {exporter.target_version}. The proof, and hashes of the files: `{EVIDENCE}`."]
-    if draft.left_out:
-        lines += ["", "## Not in these files", ""]
-        lines += [
-            f"- {_one_line(described(name, recommendation.config.get(name), why))}"
-            for name, why in draft.left_out.items()
-        ]
+    missing = [described(name, recommendation.config.get(name), why) for name, why in draft.left_out.items()]
+    missing += [f"{name}: {why}" for name, why in draft.withheld.items()]
+    if missing:
+        lines += ["", "## Not in these files", "", *(f"- {_one_line(text)}" for text in missing)]
     return "\n".join(lines) + "\n"
 
 

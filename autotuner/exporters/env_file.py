@@ -1,11 +1,12 @@
-"""The recommendation as environment variables: a file for everybody, a script for `sh`, a drop-in for systemd."""
+"""The recommendation as environment variables: a file for `sh` and systemd, one for docker, a script, a drop-in."""
 
 import shlex
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
+from autotuner.exporters.command_line import command_line
 from autotuner.exporters.settings import mention
-from autotuner.exporters.variables import all_variables, parse, quote, variable
+from autotuner.exporters.variables import all_variables, as_env_file, as_plain_file, parse, variable
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
 
@@ -14,27 +15,28 @@ class EnvExporter(Exporter):
     """Environment variables, AUTOTUNE_PARAMETER=value: for sh, systemd, docker and podman."""
 
     kind: Literal["env"] = "env"
-    target_version: ClassVar[str] = "POSIX sh; systemd; docker --env-file for unquoted values"
+    target_version: ClassVar[str] = "POSIX sh; systemd; docker and podman run --env-file"
 
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
-        """`STUDY.env`, `STUDY.sh` and `STUDY.conf`."""
-        variables = all_variables(config, recommendation)
-        head = [f"# {mention(recommendation)}", *_absent(config)]
-        env = [*head, *(f"{name}={quote(value)}" for name, value in variables.items())]
-        script = [*head, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
-        unit = [*head, "[Service]", *(f"Environment={_for_systemd(name, value)}" for name, value in variables.items())]
+        """`STUDY.env`, `STUDY.docker.env`, `STUDY.sh` and `STUDY.conf`."""
+        variables, name = all_variables(config, recommendation), recommendation.study
+        head = "".join(f"# {line}\n" for line in (mention(recommendation), *_absent(config)))
+        script = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items())
+        unit = "".join(f"Environment={_for_systemd(key, value)}\n" for key, value in variables.items())
         files = {
-            f"{recommendation.study}.{ending}": ("\n".join(lines) + "\n").encode()
-            for ending, lines in (("env", env), ("sh", script), ("conf", unit))
+            f"{name}.env": head.encode() + as_env_file(variables),
+            f"{name}.docker.env": head.encode() + as_plain_file(variables),
+            f"{name}.sh": (head + script).encode(),
+            f"{name}.conf": (head + "[Service]\n" + unit).encode(),
         }
-        assert parse(files[f"{recommendation.study}.env"].decode()) == variables
-        name = recommendation.study
+        assert parse(files[f"{name}.env"].decode()) == variables
         use = (
             f"`. {{bundle}}/{name}.sh`; or `EnvironmentFile={{bundle}}/{name}.env`; or "
             f"`cp {{bundle}}/{name}.conf /etc/systemd/system/YOUR.service.d/`; or `docker run --env-file "
-            f"{{bundle}}/{name}.env`"
+            f"{{bundle}}/{name}.docker.env`, as docker takes quotes for a part of the value"
         )
-        return Draft(files, use)
+        line = command_line(recommendation, config)
+        return Draft(files, use, withheld=line.unset if line else {})
 
 
 def _for_systemd(name: str, value: str) -> str:
@@ -47,4 +49,4 @@ def _for_systemd(name: str, value: str) -> str:
 
 
 def _absent(config: Config) -> Iterator[str]:
-    return (f"# {variable(name)} is not set: its value is null" for name, value in config.items() if value is None)
+    return (f"{variable(name)} is not set: its value is null" for name, value in config.items() if value is None)

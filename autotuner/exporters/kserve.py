@@ -1,10 +1,15 @@
-"""For KServe: a merge patch of an InferenceService, whose model container gets arguments and environment."""
+"""For KServe: a merge patch of an InferenceService, whose model container gets command, arguments and environment.
+
+KServe replaces the command of the runtime's container by the model's, and puts the model's arguments behind the
+runtime's own.
+"""
 
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from autotuner.exporters.command_line import command_line, is_flag
+from autotuner.exporters.command_line import command_line
+from autotuner.exporters.containers import dns_name, environment, only_a_variable, started_with
 from autotuner.exporters.documents import as_yaml
 from autotuner.exporters.settings import mention
 from autotuner.exporters.variables import all_variables
@@ -13,26 +18,30 @@ from autotuner.types import Config, Draft, Recommendation
 
 
 class KserveExporter(Exporter):
-    """A merge patch of a KServe InferenceService: the model's arguments and environment."""
+    """A merge patch of a KServe InferenceService: the model's command, arguments and environment."""
 
     kind: Literal["kserve"] = "kserve"
     service: str = Field("", description="Of the InferenceService; the study's name when left out.")
+    port: int = Field(
+        8080, ge=1, le=65535, description="Where the server listens; KServe looks there unless told else."
+    )
     target_version: ClassVar[str] = "KServe 0.21 (serving.kserve.io/v1beta1)"
     needs: ClassVar[str] = "any study; --set service=NAME"
 
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         """`inferenceservice-patch.yaml`."""
-        name = self.service or "".join(c if c.isalnum() else "-" for c in recommendation.study.lower()).strip("-")
+        name = self.service or dns_name(recommendation.study)
         variables, line = all_variables(config, recommendation), command_line(recommendation, config)
-        model: dict[str, Any] = {"env": [{"name": key, "value": value} for key, value in variables.items()]}
-        if line is not None:
-            first = next((place for place, word in enumerate(line.words) if place and is_flag(word)), len(line.words))
-            model["args"] = [*line.words[first:]]
-        patch = {"spec": {"predictor": {"model": model}}}
-        text = as_yaml(patch, comments=[mention(recommendation)])
+        model: dict[str, Any] = {"env": environment(variables)}
         use = (
             f"`kubectl patch inferenceservice {name} --type merge --patch-file "
-            "{bundle}/inferenceservice-patch.yaml`; "
-            "it replaces the lists args and env of spec.predictor.model, so add to them what they hold besides."
+            "{bundle}/inferenceservice-patch.yaml`; it replaces the lists of spec.predictor.model that it has, "
+            "so add to them what they hold besides."
         )
-        return Draft({"inferenceservice-patch.yaml": text}, use)
+        left_out: dict[str, str] = {}
+        if line is not None:
+            model |= started_with(line, self.port)
+            left_out = only_a_variable(line, config, words=True)
+            use += " KServe puts the runtime's own args before these: use a runtime that has none."
+        patch = as_yaml({"spec": {"predictor": {"model": model}}}, comments=[mention(recommendation)])
+        return Draft({"inferenceservice-patch.yaml": patch}, use, left_out, line.withheld if line else {})

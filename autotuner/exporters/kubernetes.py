@@ -9,15 +9,16 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from autotuner.exporters.command_line import CommandLine, command_line, is_flag
+from autotuner.exporters.command_line import command_line
+from autotuner.exporters.containers import dns_name, environment, only_a_variable, started_with
 from autotuner.exporters.documents import as_yaml
 from autotuner.exporters.settings import mention
-from autotuner.exporters.variables import all_variables, variable
+from autotuner.exporters.variables import all_variables, as_plain_file
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
 _GO_BACK = "`components: [{bundle}/rollback]` in its place goes back."
-_PORT = "a container's arguments are replaced whole: say on which port it listens, --set port=8000"
+_PORT = "; a container's arguments are replaced whole: say on which port it listens, --set port=8000"
 
 
 class KubernetesExporter(Exporter):
@@ -32,7 +33,7 @@ class KubernetesExporter(Exporter):
 
     def draft(self, config: Config, recommendation: Recommendation) -> Draft:
         """`kustomization.yaml`, `deployment-patch.yaml`, `autotune.env` and `values.yaml`."""
-        name = self.deployment or _dns(recommendation.study)
+        name = self.deployment or dns_name(recommendation.study)
         container, variables = self.container or name, all_variables(config, recommendation)
         line = command_line(recommendation, config)
         started = started_with(line, self.port) if line and self.port else {}
@@ -48,44 +49,20 @@ class KubernetesExporter(Exporter):
             "configMapGenerator": [{"name": f"{name}-autotune", "envs": ["autotune.env"]}],
             "patches": [{"path": "deployment-patch.yaml", "target": {"kind": "Deployment", "name": name}}],
         }  # fmt: skip
-        values = {"env": [{"name": key, "value": value} for key, value in variables.items()], **started}
+        values = {"env": environment(variables), **started}
         files = {
             "kustomization.yaml": as_yaml(component, comments=comment),
             "deployment-patch.yaml": as_yaml(patch, comments=comment),
-            "autotune.env": "".join(f"{key}={value}\n" for key, value in variables.items()).encode(),
+            "autotune.env": as_plain_file(variables),
             "values.yaml": as_yaml(values, comments=comment),
         }
         use = f"`components: [{{bundle}}]` in the kustomization.yaml of {name}; "
         use += "or `helm upgrade … -f {bundle}/values.yaml`."
-        return Draft(files, f"{use} {_GO_BACK}", _only_in_words(line, config) if line and not self.port else {})
+        if line is None:
+            return Draft(files, f"{use} {_GO_BACK}")
+        left_out = only_a_variable(line, config, words=self.port is not None, hint="" if self.port else _PORT)
+        return Draft(files, f"{use} {_GO_BACK}", left_out, line.withheld if self.port else line.unset)
 
     def checks(self) -> Sequence[Check]:
         """Kustomize itself, on the component alone."""
         return (Check("kubectl kustomize", "kubectl", ("kubectl", "kustomize", "{bundle}")),)
-
-
-def started_with(line: CommandLine, port: int | None) -> dict[str, Any]:
-    """`command` and `args` of a container, listening everywhere."""
-    first = next((place for place, word in enumerate(line.words) if place and is_flag(word)), len(line.words))
-    if line.words[:2] == ("python", "-m"):
-        first = next((p for p, word in enumerate(line.words) if p > 1 and is_flag(word)), len(line.words))
-    listening = ["--host", "0.0.0.0", "--port", str(port)] if port else []
-    return {"command": [*line.words[:first]], "args": [*line.words[first:], *listening]}
-
-
-def _only_in_words(line: CommandLine, config: Config) -> dict[str, str]:
-    """Parameters that the command line says, and no variable that the server reads."""
-    return {
-        name: f"it is only the variable {variable(name)}, which the server does not read; {_PORT}"
-        for name, value in config.items()
-        if value is not None and name in line.used and name not in line.in_environment
-    }
-
-
-def _dns(name: str) -> str:
-    """A name as Kubernetes allows it.
-
-    >>> _dns("Qwen3_CPU.v2")
-    'qwen3-cpu-v2'
-    """
-    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")[:50] or "study"

@@ -27,11 +27,13 @@ class LlamaCppExporter(Exporter):
         )
         if line is None or place is None:
             raise wrong_program(recommendation, self.kind, "llama-server")
-        words = [*_translated(line.words[place + 1 :])]
+        line = line.starting_at(place)
+        words = [*_translated(line.words[1:])]
         program = "${LLAMA_SERVER:-llama-server}"
         text = as_script([program, *by_line(words)], line.environment, [mention(recommendation)])
         use = "`{bundle}/llama-server.sh --host 0.0.0.0 --port 8080`; `LLAMA_SERVER` names another program."
-        return Draft({"llama-server.sh": text}, use, line.left_out(config, "no option of the command line says it"))
+        left_out = line.left_out(config, "no option of the command line says it")
+        return Draft({"llama-server.sh": text}, use, left_out, line.withheld)
 
 
 def _translated(words: tuple[str, ...]) -> list[str]:
@@ -40,8 +42,10 @@ def _translated(words: tuple[str, ...]) -> list[str]:
         words = ("--model", *words)
     translated: list[str] = []
     for place, word in enumerate(words):
-        if word == "--cache-type":
-            translated += ["--cache-type-k", words[place + 1], "--cache-type-v"]
+        flag, sign, value = word.partition("=")
+        if flag == "--cache-type":
+            value = value if sign else words[place + 1]
+            translated += ["--cache-type-k", value, "--cache-type-v", *([value] if sign else [])]
         else:
             translated.append(word)
     return translated

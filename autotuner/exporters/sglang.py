@@ -10,7 +10,7 @@ import yaml
 from autotuner.exporters.command_line import command_line, options, typed, wrong_program
 from autotuner.exporters.documents import as_yaml
 from autotuner.exporters.settings import mention
-from autotuner.exporters.variables import as_env_file
+from autotuner.exporters.variables import FOR_SHELL, as_env_file
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
 
@@ -30,8 +30,8 @@ class SglangExporter(Exporter):
         line = command_line(recommendation, config)
         if line is None or not any(word.startswith("sglang") for word in line.words[:4]):
             raise wrong_program(recommendation, self.kind, "sglang.launch_server")
-        place = next(i for i, word in enumerate(line.words) if word.startswith("sglang"))
-        _, found = options(line.words[place:], _ALIASES)
+        line = line.starting_at(next(i for i, word in enumerate(line.words) if word.startswith("sglang")))
+        _, found = options(line.words, _ALIASES)
         document = {
             name: True if not words else typed(words[0]) if len(words) == 1 else [typed(word) for word in words]
             for name, words in found.items()
@@ -42,5 +42,5 @@ class SglangExporter(Exporter):
         use = "`python -m sglang.launch_server --config {bundle}/sglang.yaml`"
         if line.environment:
             files["sglang.env"] = as_env_file(line.environment)
-            use += ", with the variables of `sglang.env`"
-        return Draft(files, use, line.left_out(config, "no option of the server's command line says it"))
+            use += FOR_SHELL.format("sglang")
+        return Draft(files, use, line.left_out(config, "no option of the server's command line says it"), line.withheld)

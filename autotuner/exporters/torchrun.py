@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from autotuner.exporters.batches import ranks
+from autotuner.exporters.command_line import command_line
 from autotuner.exporters.documents import as_script, spelled
+from autotuner.exporters.secrecy import is_known_variable
 from autotuner.exporters.settings import Settings, mention
 from autotuner.plugins import Exporter
 from autotuner.types import Check, Config, Draft, Recommendation
 
-_VARIABLES = ("NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_ALGO", "NCCL_PROTO", "CUDA_DEVICE_MAX_CONNECTIONS")
 _PARSE = (
     "import shlex, sys; from torch.distributed.run import parse_args as p; "
     "text = open(sys.argv[1] + '/launch.sh').read().partition('exec torchrun')[2].replace('\\\\\\n', ' '); "
@@ -28,14 +29,19 @@ class TorchrunExporter(Exporter):
         """`launch.sh`."""
         settings = Settings(config)
         processes = ranks(settings)
-        environment = {name: spelled(value) for name, value in settings.take_all(_VARIABLES).items()}
+        environment = {
+            name: spelled(value) for name, value in settings.take_all(filter(is_known_variable, config)).items()
+        }
         threads = settings.take("threads", "omp_num_threads")
         if threads is not None:
             environment["OMP_NUM_THREADS"] = spelled(threads)
+        if line := command_line(recommendation, config):
+            environment |= line.environment
+            settings.take_all(line.in_environment)
         words = ["torchrun", "--standalone", f"--nproc-per-node {processes.total}"]
         text = as_script(words, environment, [mention(recommendation)])
         left_out = settings.left_out("it is your training script's: see the targets transformers and python")
-        return Draft({"launch.sh": text}, "`{bundle}/launch.sh train.py …`", left_out)
+        return Draft({"launch.sh": text}, "`{bundle}/launch.sh train.py …`", left_out, line.unset if line else {})
 
     def checks(self) -> Sequence[Check]:
         """Torchrun's own parser."""

@@ -175,9 +175,11 @@ def _inference(settings: Settings, section: Mapping[str, Any]) -> Draft:
 def _serving(config: Config, recommendation: Recommendation) -> Draft | None:
     """Of `transformers serve`; None when something else is run."""
     line = command_line(recommendation, config)
-    if line is None or "serve" not in line.words or not any("transformers" in word for word in line.words):
+    place = line.words.index("serve") - 1 if line and "serve" in line.words else -1
+    if line is None or place < 0 or "transformers" not in line.words[place]:
         return None
-    words = line.words[line.words.index("serve") :]
+    line = line.starting_at(place)
+    words = line.words[1:]
     _, found = options(words)
     batching = {key: typed(found[flag][0]) if found[flag] else True for flag, key in _SERVING.items() if flag in found}
     comment = mention(recommendation)
@@ -186,7 +188,7 @@ def _serving(config: Config, recommendation: Recommendation) -> Draft | None:
     if batching and "continuous-batching" in found:
         files["continuous_batching.json"] = as_json(batching)
         use += "; in Python `ContinuousBatchingConfig(**json.load(open('{bundle}/continuous_batching.json')))`"
-    return Draft(files, use, line.left_out(config, "no option of the command line says it"))
+    return Draft(files, use, line.left_out(config, "no option of the command line says it"), line.withheld)
 
 
 def _if_there(file: str, program: str) -> str:

@@ -1,8 +1,8 @@
-r"""A configuration as environment variables: for `sh`, systemd's EnvironmentFile and `docker --env-file` alike.
+r"""A configuration as environment variables: for `sh` and systemd's EnvironmentFile, or for Docker and Kustomize.
 
-The three agree on little: `NAME=value` lines and `#` comments. Docker takes quotes literally, the other two need
-them around what is not plain; so plain values stay bare, and only the rest is quoted. Within double quotes `sh` and
-systemd both read a backslash before `"`, `\`, `$` and a backtick as that character.
+All read `NAME=value` lines and `#` comments. The first two need quotes around what is not plain, and both read within
+double quotes a backslash before `"`, `\`, `$` and a backtick as that character. The other two take a line as it stands,
+quotes and all.
 """
 
 import re
@@ -12,6 +12,8 @@ from autotuner.errors import UsageError
 from autotuner.exporters.command_line import command_line
 from autotuner.exporters.documents import spelled
 from autotuner.types import Config, Recommendation, Value
+
+FOR_SHELL = ", with the variables of `{0}.env`: for sh and systemd, as docker keeps the quotes of --env-file"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 _SPECIAL = re.compile(r'(["\\$`])')
@@ -63,8 +65,13 @@ def quote(value: str) -> str:
 
 
 def as_env_file(variables: Mapping[str, str]) -> bytes:
-    """A `NAME=value` line for each."""
+    """A `NAME=value` line for each, quoted for `sh` and systemd."""
     return "".join(f"{name}={quote(value)}\n" for name, value in variables.items()).encode()
+
+
+def as_plain_file(variables: Mapping[str, str]) -> bytes:
+    """A `NAME=value` line for each, for `docker --env-file` and Kustomize: what follows the sign is the value."""
+    return "".join(f"{name}={value}\n" for name, value in variables.items()).encode()
 
 
 def parse(text: str) -> Mapping[str, str]:

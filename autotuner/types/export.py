@@ -39,11 +39,13 @@ class Draft:
         files: `{path below the bundle: content}`.
         use: How the target takes them, in a line or a few; `{bundle}` stands for where they lie.
         left_out: `{parameter: why}`, of every one that the target cannot express.
+        withheld: `{flag or variable: why}`, of what the study file fixes and the files do not say.
     """
 
     files: Mapping[str, bytes]
     use: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

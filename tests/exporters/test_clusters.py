@@ -1,6 +1,8 @@
 """Kubernetes and KServe: Kustomize builds it, the API's own schemas take it, and YAML 1.1 reads what was meant."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from shutil import which
 import jsonschema
 import pytest
 import yaml
-from recommended import INFERENCE, PLAIN, VLLM, recommend
+from recommended import INFERENCE, PLAIN, SGLANG, VLLM, recommend
 
 from autotuner.exporters.bundle import make_bundle, write_bundle
 from autotuner.exporters.documents import as_yaml
@@ -49,7 +51,8 @@ def kustomize(folder):
 def validate(document):
     import kubernetes_validate
 
-    kubernetes_validate.validate(document, "1.29", strict=True)
+    claimed = re.search(r"Kubernetes (\d+\.\d+)", KubernetesExporter.target_version)[1]
+    assert kubernetes_validate.validate(document, claimed, strict=True).startswith(claimed)
 
 
 def test_kustomize_gives_the_container_a_map_whose_name_is_its_content(tmp_path):
@@ -123,22 +126,37 @@ def test_numbers_stay_numbers_in_yaml_1_1(value):
     assert yaml.safe_load(as_yaml({"value": value})) == {"value": value}
 
 
+def kserve(subject):
+    patch = KserveExporter(service="qwen").draft(subject.config, subject).files["inferenceservice-patch.yaml"]
+    return yaml.safe_load(patch)["spec"]["predictor"]["model"]
+
+
 def test_kserve():
-    drawn = KserveExporter(service="qwen").draft(VLLM.config, VLLM)
-    patch = yaml.safe_load(drawn.files["inferenceservice-patch.yaml"])
-    model = patch["spec"]["predictor"]["model"]
+    model = kserve(VLLM)
     schema = json.loads(Path(__file__).with_name("data").joinpath("kserve_predictor_model.json").read_text())
     jsonschema.validate(model, schema)
     wrongs = [{"arguments": []}, {"args": [64]}, {"env": [{"key": "A"}]}, {"env": [{"name": "A", "value": 1}]}]
     for wrong in wrongs:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**model, **wrong}, schema)
+    assert model["command"] == ["vllm", "serve", "Qwen/Qwen3-8B"]
     assert model["args"][:2] == ["--max-num-seqs", "64"]
+    assert model["args"][-4:] == ["--host", "0.0.0.0", "--port", "8080"]
     assert {"name": "AUTOTUNE_MAX_NUM_SEQS", "value": "64"} in model["env"]
+    drawn = KserveExporter(service="qwen").draft(VLLM.config, VLLM)
     assert "kubectl patch inferenceservice qwen --type merge" in drawn.use
-    assert (
-        "args"
-        not in yaml.safe_load(KserveExporter().draft(INFERENCE.config, INFERENCE).files["inferenceservice-patch.yaml"])[
-            "spec"
-        ]["predictor"]["model"]
-    )
+    assert drawn.left_out == {}
+    assert kserve(INFERENCE).keys() == {"env"}
+
+
+def test_kserve_of_a_python_module():
+    model = kserve(SGLANG)
+    assert model["command"] == ["python", "-m", "sglang.launch_server"]
+    assert model["args"][:2] == ["--model-path", "Qwen/Qwen3-8B"]
+
+
+def test_kserve_and_kubernetes_name_a_study_alike():
+    subject = dataclasses.replace(PLAIN, study="Qwen3_CPU.v2")
+    assert "inferenceservice qwen3-cpu-v2 " in KserveExporter().draft(PLAIN.config, subject).use
+    patch = KubernetesExporter().draft(PLAIN.config, subject).files["deployment-patch.yaml"]
+    assert yaml.safe_load(patch)["metadata"]["name"] == "qwen3-cpu-v2"

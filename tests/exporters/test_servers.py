@@ -15,7 +15,7 @@ import yaml
 from recommended import LLAMA_CPP, PLAIN, SERVE, SGLANG, TRAINING, VLLM
 
 from autotuner.errors import UsageError
-from autotuner.exporters.command_line import command_line, is_secret, options
+from autotuner.exporters.command_line import command_line, options
 from autotuner.exporters.llama_cpp import LlamaCppExporter
 from autotuner.exporters.sglang import SglangExporter
 from autotuner.exporters.transformers import TransformersExporter
@@ -58,6 +58,12 @@ def test_vllms_loader_drops_a_false_with_underscores():
         (["-tp=2", "--seed", "-1"], {"tensor-parallel-size": 2, "seed": -1}),
         (["--served-model-name", "007", "--revision", "1e-5"], {"served-model-name": "007", "revision": "1e-5"}),
         (["--dtype=half", "--no-async-scheduling"], {"dtype": "half", "async-scheduling": False}),
+        (["--compilation-config.cudagraph_mode", "FULL", "-cc.mode=3", "--kv_cache_dtype=fp8"],
+         {"compilation-config.cudagraph_mode": "FULL", "compilation-config.mode": 3, "kv-cache-dtype": "fp8"}),
+        (["-O3"], {"optimization-level": 3}),
+        (["-O", "2", "-sc", '{"a": 1}'], {"optimization-level": 2, "speculative-config": {"a": 1}}),
+        (["--chat-template", "{{% for x %}", "--x", '{"a": NaN}'],
+         {"chat-template": "{{% for x %}", "x": '{"a": NaN}'}),
     ],
 )  # fmt: skip
 def test_awkward_options_reach_vllm_unchanged(words, expected):
@@ -67,10 +73,54 @@ def test_awkward_options_reach_vllm_unchanged(words, expected):
     assert set(drawn.left_out) == set(VLLM.config), "nothing of this command line says a parameter"
 
 
+@pytest.mark.parametrize("words", [["--enforce-eager", "Qwen/Q"], ["--port", "{port}", "Qwen/Q", "--enforce-eager"]])
+def test_the_model_may_stand_behind_a_switch(words):
+    subject = with_workload(VLLM, argv=["vllm", "serve", *words, "--port", "{port}"])
+    document = yaml.safe_load(VllmExporter().draft(VLLM.config, subject).files["vllm.yaml"])
+    assert document == {"model": "Qwen/Q", "enforce-eager": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dtype", "half", "m"], "which word is the model"),
+        (["--api-key", "K", "m"], "which word is the model"),
+        (["m", "--no-cc.use_x"], "cannot say"),
+        (["m", "-xyz", "3"], "-xyz"),
+    ],
+)
+def test_what_vllms_file_cannot_say_is_refused(words, said):
+    subject = with_workload(VLLM, argv=["vllm", "serve", *words, "--port", "{port}"])
+    with pytest.raises(UsageError, match=said):
+        VllmExporter().draft(VLLM.config, subject)
+
+
 def test_variables_of_the_study_go_beside_it():
-    subject = with_workload(VLLM, env={"VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_API_KEY": "s3cret", "HOME": "/h"})
-    files = VllmExporter().draft(VLLM.config, subject).files
-    assert files["vllm.env"] == b"VLLM_ATTENTION_BACKEND=FLASHINFER\n"
+    own = {"VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_API_KEY": "s3cret", "HOME": "/h", "RAYON_NUM_THREADS": "4",
+           "CUDA_VISIBLE_DEVICES": "", "VLLM_CACHE_ROOT": "{folder}"}  # fmt: skip
+    drawn = VllmExporter().draft(VLLM.config, with_workload(VLLM, env=own))
+    assert drawn.files["vllm.env"] == b'VLLM_ATTENTION_BACKEND=FLASHINFER\nCUDA_VISIBLE_DEVICES=""\n'
+    assert drawn.withheld.keys() == {"VLLM_API_KEY", "HOME", "RAYON_NUM_THREADS", "VLLM_CACHE_ROOT"}
+    assert "known" in drawn.withheld["RAYON_NUM_THREADS"]
+
+
+def test_a_parameter_whose_word_is_hidden_is_left_out():
+    argv = ["vllm", "serve", "m", "--port", "{port}", "--tokens", "{max_num_seqs}", "--log", "{folder}/{block_size}",
+            {"if": "enforce_eager", "args": ["--password=x"]},
+            {"if": "not prefix_caching", "args": ["--fine"]}]  # fmt: skip
+    subject = with_workload(VLLM, argv=argv, env={"HF_TOKEN": "{kv_cache_dtype}", "X": "{gpu_memory_utilization}"})
+    drawn = VllmExporter().draft(VLLM.config, subject)
+    assert drawn.left_out.keys() == VLLM.config.keys() - {"prefix_caching", "gpu_memory_utilization"}
+    assert drawn.withheld.keys() == {"--tokens", "--log", "--password", "HF_TOKEN"}
+    off = VllmExporter().draft({**VLLM.config, "enforce_eager": False}, subject)
+    assert "enforce_eager" not in off.left_out, "that its word is not there says it"
+
+
+def test_what_stands_before_the_program_is_named():
+    argv = ["nice", "-{block_size}", "vllm", "serve", "m", "--port", "{port}"]
+    drawn = VllmExporter().draft(VLLM.config, with_workload(VLLM, argv=argv))
+    assert "nice -16" in drawn.withheld
+    assert "block_size" in drawn.left_out
 
 
 def test_sglang_reads_what_was_measured():
@@ -123,16 +173,11 @@ def test_where_it_listened_and_its_secrets_stay_here():
     assert line.words == ("vllm", "serve", "m", "--max-num-seqs", "64")
 
 
-@pytest.mark.parametrize("name", ["api-key", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password", "auth", "db.passwd"])
-def test_names_of_secrets(name):
-    assert is_secret(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["max-num-batched-tokens", "tokenizer", "num-speculative-tokens", "TOKENIZERS_PARALLELISM", "max_tokens"]
-)
-def test_names_that_only_look_like_secrets(name):
-    assert not is_secret(name)
+def test_a_secret_behind_a_port_stays_here_too():
+    argv = ["vllm", "serve", "--port", "{port}", "hf_abcdefghijkl", "m", "--host", "h", "--eager"]
+    line = command_line(with_workload(VLLM, argv=argv), VLLM.config)
+    assert line.words == ("vllm", "serve", "m", "--eager")
+    assert line.hidden == {"word 3": "it looks like a secret"}
 
 
 def test_a_flag_takes_the_words_up_to_the_next():

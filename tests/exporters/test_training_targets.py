@@ -164,17 +164,25 @@ def test_tritons_queue_waits_only_where_it_batches():
 
 
 def test_torchrun(tmp_path):
-    config = {**SHARDED.config, "threads": 1, "NCCL_ALGO": "Ring"}
+    config = {**SHARDED.config, "threads": 1, "NCCL_ALGO": "Ring", "NCCL_BUFFSIZE": 2**22}
     drawn = TorchrunExporter().draft(config, SHARDED)
-    (tmp_path / "torchrun").write_text('#!/bin/sh\necho "$OMP_NUM_THREADS $NCCL_ALGO $*"\n')
+    (tmp_path / "torchrun").write_text('#!/bin/sh\necho "$OMP_NUM_THREADS $NCCL_ALGO $NCCL_BUFFSIZE $*"\n')
     (tmp_path / "torchrun").chmod(0o755)
     (tmp_path / "launch.sh").write_bytes(drawn.files["launch.sh"])
     said = subprocess.run(
         ["sh", tmp_path / "launch.sh", "train.py", "a b"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert said == "1 Ring --standalone --nproc-per-node 2 train.py a b\n"
+    assert said == "1 Ring 4194304 --standalone --nproc-per-node 2 train.py a b\n"
     assert {"micro_batch", "sharding"} <= drawn.left_out.keys()
+
+
+def test_torchrun_sets_what_the_study_set():
+    section = {"kind": "command", "argv": ["x"], "env": {"NCCL_PROTO": "{proto}", "FOO": "1", "NCCL_DEBUG": "WARN"}}
+    subject = recommend({"proto": "LL", "lr": 1}, {"proto": "Simple", "lr": 1}, {"workload": section})
+    drawn = TorchrunExporter().draft(subject.config, subject)
+    assert b"export NCCL_PROTO=LL\nexport NCCL_DEBUG=WARN\n" in drawn.files["launch.sh"]
+    assert (drawn.left_out.keys(), drawn.withheld.keys()) == ({"lr"}, {"FOO"})
 
 
 def test_triton():
