@@ -130,7 +130,7 @@ def confirm(spec: StudySpec, pool: WorkerPool, jobs: Jobs, claim: Verification, 
     found = refused(spec, claim.config, proof) if proof.refusal else _contest(bench, claim.config).verification
     low, high = claim.gain_interval
     verdict = "confirmed" if confirms(found, claim) else "NOT confirmed"
-    interval = f"[{low:.2f}x, {high:.2f}x]" if 0 < low and high < math.inf else "by too few pairs"
+    interval = f"[{low:.2f}x, {high:.2f}x]" if low > 0 and high < math.inf else "by too few pairs"
     text = f"{verdict}: claimed {claim.gain_ratio:.2f}x {interval}"
     return replace(
         found,
@@ -220,10 +220,15 @@ def _simplified(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> tuple[C
     )  # fmt: skip
 
 
-def _of_pairs(spec: StudySpec, result: ContestResult, arm: str) -> Metrics:
-    """The compared metric of one arm: the geometric mean over the pairs, whose ratio is the gain that is claimed."""
-    values = [getattr(pair, arm) for pair in result.pairs]
-    return {spec.objective.metric: geometric_mean(values)} if values else {}
+def _metrics(spec: StudySpec, result: ContestResult, arm: str) -> Metrics:
+    """What one arm measured.
+
+    The compared metric is the geometric mean over the pairs, so that the ratio of both is the gain that is claimed.
+    """
+    samples = result.candidate_samples if arm == "candidate" else result.baseline_samples
+    paired = [getattr(pair, arm) for pair in result.pairs]
+    compared = {spec.objective.metric: geometric_mean(paired)} if paired else {}
+    return {**reported(spec, samples, result.baseline_samples), **compared}
 
 
 def _write_reference(bench: Bench) -> None:
