@@ -21,7 +21,7 @@ from autotuner.metrics import median
 from autotuner.statistics import t_975
 
 WINDOW = 200  # latest values of a level that are looked at: more would only cost time
-THRESHOLD = 3.5  # of the largest statistic; by simulation, under one alarm in 1,000 values
+THRESHOLD = 3.6  # of the largest statistic; by simulation, under one alarm in 1,000 values
 SHORTEST = 3  # values of a new level, so that no single one is ever called a change
 FEWEST = 8  # values before anything is said
 PROVEN_TREND = 3.3  # two-sided p = 0.001

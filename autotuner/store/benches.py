@@ -81,6 +81,7 @@ def _run(row: AnyRow, key: BenchKey) -> BenchRun:
     interval = plain["gain_interval"]
     plain |= {
         "launch_values": tuple(plain["launch_values"]),
+        "broken": tuple(plain["broken"]),
         "gain_interval": None if interval is None else tuple(interval),
     }
     return BenchRun(

@@ -51,6 +51,7 @@ class BenchRun:
         launch_values: The objective in each fresh process, in order.
         metrics: Further values, `{metric: value}`.
         violations: Excess of each limit, `{limit text: relative}`; kept when <= 0.
+        broken: Limits that were kept before and are broken now.
         samples: Every raw value, by sample name; empty when it was not asked for.
         contended: Somebody else used the machine during most of it: no part of the history's level.
         failure: Why there is no value; empty when there is one.
@@ -72,6 +73,7 @@ class BenchRun:
     launch_values: tuple[float, ...] = ()
     metrics: Metrics = field(default_factory=dict)
     violations: Metrics = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     contended: bool = False
     failure: str = ""
