@@ -152,7 +152,8 @@ def _launch(place: Bench, config: Config, number: int) -> Iterator[tuple[float, 
             found = launch.measure(["now"])
             measured = found.measurements["now"]
             if opened and not window:
-                measured = replace(measured, setup_s=opened["now"].setup_s, reused=False)
+                own = {**measured.samples, "setup_s": (opened["now"].setup_s,)}
+                measured = replace(measured, samples=own, setup_s=opened["now"].setup_s, reused=False)
             yield found.values["now"], measured
 
 
