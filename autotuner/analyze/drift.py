@@ -116,7 +116,7 @@ def find_drift(values: Sequence[float], spreads: Sequence[float] = ()) -> Drift:
     Args:
         values: In order of time; logarithms where ratios count. What is not finite is set aside.
         spreads: Standard error of each value, on the same scale, as many or none; what is four times less certain than
-            the median is set aside.
+            the median so far is set aside.
 
     Raises:
         ValueError: Another number of spreads than of values.
@@ -129,13 +129,7 @@ def find_drift(values: Sequence[float], spreads: Sequence[float] = ()) -> Drift:
     """
     places = _usable(values, spreads)
     series = np.array([values[place] for place in places], dtype=float)
-    starts, found, score = [0], [], 0.0
-    for end in range(FEWEST, len(series) + 1):
-        begin = max(starts[-1], end - WINDOW)
-        score, cut = _largest(series[begin:end]) if end - begin >= FEWEST else (0.0, 0)
-        if score > THRESHOLD:
-            starts.append(begin + cut)
-            found.append((begin, begin + cut, end - 1, score))
+    starts, found, score = _watch(series)
     ends = [*starts[2:], len(series)][: len(found)]
     changes = tuple(_change(series, places, *one, end) for one, end in zip(found, ends, strict=True))
     present = series[starts[-1] :]
@@ -177,12 +171,28 @@ def forecast(values: Sequence[float], spreads: Sequence[float] = ()) -> Forecast
 def _usable(values: Sequence[float], spreads: Sequence[float]) -> list[int]:
     if spreads and len(spreads) != len(values):
         raise ValueError(f"{len(values)} values, {len(spreads)} spreads")
-    finite = [place for place, value in enumerate(values) if math.isfinite(value)]
-    known = [spreads[place] for place in finite if spreads and math.isfinite(spreads[place])]
-    if not known or median(known) <= 0:
-        return finite
-    widest = _WIDE_SPREADS * median(known)
-    return [place for place in finite if not spreads[place] > widest]
+    kept: list[int] = []
+    known: list[float] = []
+    for place, value in enumerate(values):
+        spread = spreads[place] if spreads else math.nan
+        if math.isfinite(spread):
+            known.append(spread)  # only what was known by then: what comes later must not change what was said
+        usual = median(known[-WINDOW:]) if known else 0.0
+        if math.isfinite(value) and not (usual > 0 and spread > _WIDE_SPREADS * usual):
+            kept.append(place)
+    return kept
+
+
+def _watch(series: Any) -> tuple[list[int], list[tuple[int, int, int, float]], float]:
+    """Where levels begin; (first value looked at, cut, last value, score) of each alarm; the score in the end."""
+    starts, found, score = [0], [], 0.0
+    for end in range(FEWEST, len(series) + 1):
+        begin = max(starts[-1], end - WINDOW)
+        score, cut = _largest(series[begin:end]) if end - begin >= FEWEST else (0.0, 0)
+        if score > THRESHOLD:
+            starts.append(begin + cut)
+            found.append((begin, begin + cut, end - 1, score))
+    return starts, found, score
 
 
 def _largest(series: Any) -> tuple[float, int]:

@@ -69,6 +69,8 @@ def base_side(repository: Repository, path: Path, commit: str, now: Side, overri
     Raises:
         UsageError: It cannot be compared: no such file there, it is wrong there, or nothing that it runs is there.
     """
+    if now.spec.executor.kind != "process":  # others start their processes where they please
+        raise UsageError(f"the executor {now.spec.executor.kind} cannot run another revision's code")
     with checked_out(repository, commit) as tree:
         side = Side(now.spec, _moved(now.folder, repository.top, tree) or tree, _python_path(repository.top, tree))
         there = tree / path.resolve().relative_to(repository.top)

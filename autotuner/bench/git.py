@@ -70,6 +70,12 @@ def repository_of(path: Path) -> Repository | None:
     return Repository(Path(done.stdout.rstrip("\n")).resolve()) if done.returncode == 0 else None
 
 
+def complaint(path: Path) -> str:
+    """Why git finds no repository there, in its own words."""
+    said = _git(path.resolve().parent, "rev-parse", "--show-toplevel").stderr.strip().splitlines()
+    return said[0].removeprefix("fatal: ") if said else "git says nothing"
+
+
 @contextmanager
 def checked_out(repository: Repository, commit: str) -> Iterator[Path]:
     """A revision in a folder of its own, gone afterwards: also after an interruption, or when this process is killed.

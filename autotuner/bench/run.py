@@ -10,7 +10,7 @@ from pathlib import Path
 from autotuner import telemetry
 from autotuner.bench import judge
 from autotuner.bench.base import Side, base_side, today
-from autotuner.bench.git import Repository, repository_of
+from autotuner.bench.git import Repository, complaint, repository_of
 from autotuner.bench.measure import Alone, Beside, compare, launch_values, measure, metrics_of, until
 from autotuner.bench.trend import changes_in, left_out, past_of, surroundings, trend_of
 from autotuner.errors import UsageError
@@ -125,7 +125,7 @@ def _beside(
 ) -> BenchRun | None:
     """Against the base revision; None, after a word why, when there is nothing to compare with."""
     if repository is None:
-        notes.tell(f"--base: {order.path} lies in no git repository; compared with its history instead")
+        notes.tell(f"--base: {order.path}: {complaint(order.path)}; compared with the history instead")
         return None
     now = today(spec)
     try:
@@ -201,7 +201,7 @@ def _run_alone(key: BenchKey, repository: Repository | None, now: Side, seen: Al
         reason="",
         value=median(seen.values) if seen.values and seen.failure is None else None,
         launch_values=seen.values,
-        metrics=metrics_of(now.spec, seen.samples),
+        metrics={**metrics_of(now.spec, seen.samples), **({key.metric: median(seen.values)} if seen.values else {})},
         violations=judge.excesses(now.spec, seen.samples, {})[0] if seen.samples else {},
         samples=seen.samples,
         contended=seen.contended,

@@ -61,6 +61,18 @@ def test_what_was_proven_stays_proven_however_much_comes_after():
     assert not find_drift(series[: early.changes[0].proven_at]).changes
 
 
+def test_no_later_value_changes_what_was_said_before():
+    series = [*stepped(25, 30, seed=8), *stepped(10, 30, seed=9, step=0.2)]
+    rng = random.Random(0)
+    spreads = [rng.expovariate(100.0) for _ in series]
+    known = []
+    for count in range(len(series) + 1):
+        found = [(c.index, c.proven_at) for c in find_drift(series[:count], spreads[:count]).changes]
+        assert found[: len(known)] == known
+        known = found
+    assert len(known) >= 2
+
+
 def test_up_and_down_again_are_two_changes():
     series = [value + (0.2 if 20 <= place < 45 else 0.0) for place, value in enumerate(noise(70, 5))]
     found = find_drift(series)
