@@ -8,6 +8,7 @@ from autotuner.analyze.drift import FEWEST, Change
 from autotuner.bench.measure import Beside
 from autotuner.bench.trend import Past
 from autotuner.metrics import value_of
+from autotuner.report.text import plural
 from autotuner.spec.model import StudySpec
 from autotuner.types import BenchDecision, BenchRun, Decision, Failure, Metrics
 from autotuner.verify.limits import doubt_percentile
@@ -121,7 +122,9 @@ def of_history(past: Past, run: BenchRun, margin: float) -> Finding:
         text = "the machine was busy with something else most of the time: this run is left out of the history's level"
         return Finding(BenchDecision.INVALID, text)
     if past.drift.count < FEWEST and not past.drift.changes:
-        text = f"{past.drift.count} like runs: a change can be seen after about 20; --base compares now"
+        text = (
+            f"{plural(past.drift.count, 'like run')} so far: a change can be seen after about 20; --base compares now"
+        )
         return Finding(BenchDecision.UNCLEAR, text)
     return _of_change(past, run, margin)
 

@@ -80,6 +80,9 @@ def history(order: Order) -> BenchReport:
     with open_record(order.db) as record:
         key = _key(order, spec, repository_of(order.path))
         report = _report(record, order, spec, key, [])
+    if not report.history and not report.notes:
+        said = "nothing was measured yet on this branch with these settings: leave --history out"
+        report = replace(report, notes=(said,))
     return replace(report, measured=False)
 
 

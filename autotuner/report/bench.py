@@ -104,9 +104,12 @@ def sides(report: BenchReport) -> list[tuple[str, str, str, str]]:
 
 
 def _usual(report: BenchReport) -> Metrics:
-    """The median of each metric over the earlier runs of the present level."""
-    start = report.changes[-1] if report.changes else 0
-    earlier = [run.metrics for run in report.history[start:-1] if run.value is not None and not run.contended]
+    """The median of each metric over the earlier runs of the present level; of the one before, where that is news."""
+    run, proven = report.run, (BenchDecision.REGRESSION, BenchDecision.FASTER)
+    news = run is not None and run.gain_ratio is not None and run.decision in proven
+    starts = [0, *report.changes]
+    start, end = (starts[-2], starts[-1]) if news and report.changes else (starts[-1], len(report.history) - 1)
+    earlier = [one.metrics for one in report.history[start:end] if one.value is not None and not one.contended]
     names = {name for one in earlier for name in one}
     return {name: median([one[name] for one in earlier if name in one]) for name in names}
 

@@ -10,7 +10,7 @@ import pytest
 
 from autotuner.bench.judge import of_history
 from autotuner.bench.trend import changes_in, left_out, past_of, trend_of
-from autotuner.report.bench import bench_json, bench_summary, headline, history_table, sparkline
+from autotuner.report.bench import bench_json, bench_summary, headline, history_table, sides, sparkline
 from autotuner.report.bench_files import fails, junit, markdown
 from autotuner.report.terminal import render
 from autotuner.types import BenchDecision, BenchKey, BenchReport, BenchRun
@@ -148,6 +148,14 @@ def test_the_history_is_a_table_of_80_columns_with_a_forecast():
     assert "▇" in text or "█" in text
     assert "█" not in render(history_table(report(history), terminal=False))
     assert sparkline([1.0, 1.0]) == "▁▁"
+
+
+def test_what_got_worse_is_shown_beside_the_level_before():
+    told = report(runs(25) + runs(8, 90.0, seed=1, first=25))
+    shown = replace(told, run=replace(told.run, decision=REGRESSION, gain_ratio=0.9, gain_interval=(0.88, 0.92)))
+    assert float(sides(told)[0][3].removesuffix("×")) == pytest.approx(1.0, abs=0.03)
+    assert float(sides(shown)[0][1].removesuffix(" /s")) == pytest.approx(100, rel=0.02)
+    assert float(sides(shown)[0][3].removesuffix("×")) == pytest.approx(0.9, abs=0.03)
 
 
 def test_json_knows_no_infinity_and_has_everything():
