@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,10 @@ def checked_out(repository: Repository, commit: str) -> Iterator[Path]:
         MachineError: git cannot check it out.
     """
     folder = Path(tempfile.mkdtemp(prefix="autotune-bench-")).resolve()
-    with _guarded(repository.top, folder):
+    with _guarded(repository.top, folder) as leash:
         tree = folder / repository.top.name
-        no_hooks = f"core.hooksPath={os.devnull}"
-        done = _git(repository.top, "-c", no_hooks, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        words = ["-c", f"core.hooksPath={os.devnull}", "worktree", "add", "--quiet", "--detach", str(tree), commit]
+        done = _git(repository.top, *words, holds=(leash,))  # should we die, the guard waits for it as well
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["git worktree failed"])[-1]
             raise MachineError(f"{commit[:12]} cannot be checked out: {said}")
@@ -98,7 +98,8 @@ def checked_out(repository: Repository, commit: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _guarded(top: Path, folder: Path) -> Iterator[None]:
+def _guarded(top: Path, folder: Path) -> Iterator[int]:
+    """Yields what keeps the guard from acting: a descriptor that has to be closed everywhere."""
     ours, theirs = None, None
     try:
         theirs, ours = os.pipe()  # no child of ours inherits our end: it closes when we end, however that is
@@ -109,7 +110,7 @@ def _guarded(top: Path, folder: Path) -> Iterator[None]:
             os.close(theirs)
             theirs = None
             try:
-                yield
+                yield ours
             finally:
                 os.close(ours)
                 ours = None
@@ -122,12 +123,12 @@ def _guarded(top: Path, folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def _git(folder: Path, *words: str, holds: Sequence[int] = ()) -> "subprocess.CompletedProcess[str]":
     argv = ["git", "-C", str(folder), *words]
     try:
         return subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=_environment(),
-            check=False,
+            check=False, pass_fds=holds,
         )  # fmt: skip
     except FileNotFoundError:
         return subprocess.CompletedProcess(argv, 127, "", "git is not installed")
