@@ -4,7 +4,6 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 
 from autotuner import plugins, telemetry
@@ -17,11 +16,12 @@ from autotuner.executors.devices import reserved_gpus
 from autotuner.exporting import check_export, export, export_targets, recommendation
 from autotuner.jobs import Jobs
 from autotuner.loop import tune as run_loop
-from autotuner.monitor import environment, gpu, host
+from autotuner.monitor import environment
 from autotuner.observing import ObservedPool, observed
 from autotuner.plugins import WorkerPool
+from autotuner.reading import read_spec
 from autotuner.records import load_study, open_record
-from autotuner.spec import Machine, load, restore
+from autotuner.spec import restore
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
 from autotuner.summary import summarize
@@ -42,27 +42,6 @@ def check(path: Path, overrides: Sequence[str] = ()) -> SpaceCheck:
         UsageError: The file does not describe a study.
     """
     return check_space(read_spec(path, overrides))
-
-
-def read_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
-    """Read a study file for this machine.
-
-    Raises:
-        UsageError: It does not describe a study that the workload understands.
-        MachineError: It asks for a GPU and there is none.
-    """
-    spec = load(path, overrides, Machine(gpus=len(gpu.visible_gpus()), cpu_cores=host.available_cores()))
-    known = spec.workload.traits
-    for name in spec.parameters:
-        if name not in known and not spec.workload.any_parameter:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "it has " + ", ".join(known)
-            raise UsageError(f"{path}: parameters.{name}: {spec.workload.kind} has no such parameter", hint)
-    try:
-        spec.workload.check()
-    except UsageError as error:
-        raise UsageError(f"{spec.source}: {error.message}", error.hint) from None
-    return spec
 
 
 def start(

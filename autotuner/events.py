@@ -63,7 +63,10 @@ class TrialEnded:
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """The verification enters a stage: "outputs", "race", "contributions", "contest". `text` says what is compared."""
+    """The verification enters a stage: "outputs", "race", "contributions", "contest"; or it is `autotune bench`'s.
+
+    `text` says what is compared.
+    """
 
     stage: str
     text: str

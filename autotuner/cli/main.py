@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from autotuner.cli.bench import bench
 from autotuner.cli.dashboard import dashboard
 from autotuner.cli.doctor import doctor
 from autotuner.cli.exits import Commands
@@ -84,6 +85,7 @@ space.command("check")(check)
 space.command("schema")(print_schema)
 gpu.command("record")(record)
 app.command("export")(export)
+app.command("bench")(bench)
 app.command("profile")(profile)
 app.command("doctor")(doctor)
 app.command("load")(load)

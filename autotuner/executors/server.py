@@ -23,10 +23,15 @@ CLOSE_GRACE_S = 5.0
 
 
 class ForkServer:
-    """Forks and ends workers; whatever happens to the server, both calls return."""
+    """Forks and ends workers; whatever happens to the server, both calls return.
+
+    It stays in the working directory and the environment in which it was made: a server that replaces another one must
+    find the same code.
+    """
 
     def __init__(self, preload: tuple[str, ...]) -> None:
         self._preload = preload
+        self._folder, self._environment = Path.cwd(), dict(os.environ)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`, lives as long as this
         self._start()
 
@@ -35,7 +40,7 @@ class ForkServer:
         argv = [sys.executable, "-m", "autotuner.executors.forkserver", str(theirs.fileno()), *self._preload]
         self._process = subprocess.Popen(
             argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors,
-            start_new_session=True,
+            start_new_session=True, cwd=self._folder, env=self._environment,
         )  # fmt: skip
         theirs.close()
         self._ready = False

@@ -111,6 +111,10 @@ class Workload(Plugin, ABC):
         """What is tuned, for the environment fingerprint: model name, hash of its configuration and weights."""
         return {}
 
+    def sources(self) -> Sequence[Path]:
+        """Files or folders of the user's own code that it runs, as far as its options tell; empty for none."""
+        return ()
+
     def check(self) -> None:
         """Look, without loading anything heavy, whether this can work at all.
 

@@ -61,6 +61,8 @@ class _Lines:
                 return _introduce(event)
             case TrialEnded():
                 return [self._trial(event)]
+            case StageStarted(stage="bench"):
+                return [f"bench: {one_line(event.text)}"]
             case StageStarted():
                 return [f"verify, {event.stage}: {one_line(event.text)}"]
             case PairMeasured(count=count) if count % _EVERY_PAIRS == 0:

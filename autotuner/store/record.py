@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from autotuner.errors import MachineError, UsageError
 from autotuner.store import codec, schema
+from autotuner.store.benches import Benches
 from autotuner.store.database import Database, open_database
 from autotuner.store.study import Study, provenance, store_document
 from autotuner.types import Ceilings, Decision
@@ -163,6 +164,11 @@ class Record:
         with self._database.decoding("the table of ceilings"):
             return None if body is None else codec.decode_ceilings(body)
 
+    @property
+    def benches(self) -> Benches:
+        """Runs of `autotune bench`; they belong to no study and stay when studies go."""
+        return Benches(self._database)
+
     def folder(self, name: str) -> Path:
         """Where a study's logs, exports and reports go: beside the SQLite file, else `studies/NAME`.
 
@@ -247,5 +253,6 @@ def _delete_orphans(connection: Connection) -> None:
     used = union(
         select(schema.study.c.spec_hash),
         select(schema.trial.c.environment_hash).where(schema.trial.c.environment_hash.is_not(None)),
+        select(schema.bench.c.environment_hash),
     )
     connection.execute(delete(schema.document).where(schema.document.c.hash.not_in(used)))

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 VERSION_TABLE = "autotune_revision"
 APPLICATION_ID = 0x4154554E  # "ATUN", in the header of an SQLite file
 
@@ -115,4 +115,25 @@ ceilings = Table(
     Column("code_version", String(64), nullable=False),
     Column("machine_hash", String(32), nullable=False, index=True),  # of the environment they hold for
     Column("body", Text, nullable=False),
+)
+
+# Runs of `autotune bench`: they belong to a file and a branch, not to a study.
+bench = Table(
+    "bench",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", String(32), nullable=False),
+    Column("code_version", String(64), nullable=False),
+    Column("file", Text, nullable=False),
+    Column("branch", Text, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("metric", String(64), nullable=False),
+    Column("maximize", Boolean, nullable=False),
+    Column("revision", String(64), nullable=False),
+    Column("environment_hash", ForeignKey("document.hash"), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("value", Float),  # of the objective; NULL when it could not be measured
+    Column("body", Text, nullable=False),
+    Column("samples", LargeBinary, nullable=False),
+    Index(None, "file", "branch"),
 )

@@ -3,6 +3,7 @@
 Quantities are in SI base units and say so in their name (`_s`, `_bytes`, `_w`, `_j`, `_per_s`, `_ratio`).
 """
 
+from autotuner.types.bench import BenchDecision, BenchKey, BenchReport, BenchRun, BenchTrend
 from autotuner.types.canary import CanaryRules, CanaryVerdict, Guard, Ruling, Window
 from autotuner.types.config import Config, Metrics, Value, config_key
 from autotuner.types.diagnosis import Binding, Ceilings, Diagnosis, Estimate
@@ -12,6 +13,11 @@ from autotuner.types.trial import Origin, Trial, Verdict
 from autotuner.types.verification import Contribution, Decision, Equivalence, Pair, Tier, Verification
 
 __all__ = [
+    "BenchDecision",
+    "BenchKey",
+    "BenchReport",
+    "BenchRun",
+    "BenchTrend",
     "Binding",
     "CanaryRules",
     "CanaryVerdict",

@@ -266,10 +266,8 @@ def _contest(bench: Bench, candidate: Config, worth: tuple[Contribution, ...] = 
         pairs=result.pairs,
         noise_floor_ratio=result.estimate.pair_sd,
         equivalence=equivalence,
-        metrics=reported(spec, result.candidate_samples, result.baseline_samples)
-        | _of_pairs(spec, result, "candidate"),
-        baseline_metrics=reported(spec, result.baseline_samples, result.baseline_samples)
-        | _of_pairs(spec, result, "baseline"),
+        metrics=_metrics(spec, result, "candidate"),
+        baseline_metrics=_metrics(spec, result, "baseline"),
         violations=violations,
         contributions=worth,
         maximize=spec.objective.directions,

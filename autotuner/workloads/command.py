@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from autotuner.metrics import METRICS, Metric, derived_metric, metric
 from autotuner.plugins import OpenWorkload, Preload, Step, Trait, Workload
 from autotuner.types import Binding, Config
 from autotuner.workloads.finishing import Finished, finish
-from autotuner.workloads.programs import ProgramError, check_program, environment, write_files
+from autotuner.workloads.programs import ProgramError, check_program, code_of, environment, write_files
 from autotuner.workloads.templates import Arguments, Values, fill, fill_arguments, misfit, names_in
 
 _OURS = ("folder", "python")
@@ -160,6 +160,10 @@ class Command(Workload):
     def identity(self) -> Mapping[str, str]:
         """The command line as the file has it."""
         return {"model": " ".join(str(part) for part in self.argv if isinstance(part, str))[:120]}
+
+    def sources(self) -> Sequence[Path]:
+        """The files that its command lines name, else where they run."""
+        return code_of([*self.build, self.argv], self.cwd)
 
     def check(self) -> None:
         """Whether the folder is there."""

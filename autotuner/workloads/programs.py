@@ -32,6 +32,7 @@ INHERITED = (
 _SECRETS = ("*KEY*", "*TOKEN*", "*SECRET*", "*PASSWORD*", "*CREDENTIAL*")  # whatever else a name says
 _NO_SECRET = "TOKENIZERS_PARALLELISM"
 _TAIL_LINES = 40
+_LONGEST_NAME = 1000
 _PUMP_S = 0.5
 _OUT_OF_MEMORY = (
     "out of memory", "cannot allocate memory", "std::bad_alloc", "memoryerror", "failed to allocate",
@@ -57,6 +58,13 @@ def check_program(argv: Sequence[object], cwd: Path | None) -> None:
     is_script = program == "{python}" and isinstance(script, str) and script.endswith(".py") and "{" not in script
     if is_script and not (folder / str(script)).is_file():
         raise UsageError(f"workload.argv: there is no file {script}", f"looked in {folder.resolve()}")
+
+
+def code_of(command_lines: Sequence[Sequence[object]], cwd: Path | None) -> list[Path]:
+    """The words that are files, seen from where the programs run; that folder where no word is one."""
+    folder = (cwd or Path()).resolve()
+    words = [word for words in command_lines for word in words if isinstance(word, str) and "{" not in word]
+    return [folder / word for word in words if len(word) < _LONGEST_NAME and (folder / word).is_file()] or [folder]
 
 
 def environment(inherit: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:

@@ -10,9 +10,10 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -137,6 +138,11 @@ class PythonObject(Workload):
         content = text + json.dumps(dict(self.options), sort_keys=True).encode()
         name = f"{source.path.name if source.path is not None else source.module}:{source.name}"
         return {"model": name, "model_hash": hashlib.sha256(content).hexdigest()[:16]}
+
+    def sources(self) -> Sequence[Path]:
+        """The module's file."""
+        path = locate(self.object).path
+        return () if path is None else (path,)
 
     def check(self) -> None:
         """Whether the object is there and can be called, as far as its text tells."""

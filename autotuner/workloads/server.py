@@ -6,7 +6,7 @@ Any program that answers HTTP will do: an OpenAI-compatible language model, or a
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -25,7 +25,7 @@ from autotuner.load.traffic import Level, Traffic
 from autotuner.plugins import OpenWorkload, Preload, Trait, Workload
 from autotuner.types import Binding, Config, Tier
 from autotuner.workloads.labels import Quality
-from autotuner.workloads.programs import Program, check_program, environment, write_files
+from autotuner.workloads.programs import Program, check_program, code_of, environment, write_files
 from autotuner.workloads.serving import OpenServer, Reload, Service, await_answer
 from autotuner.workloads.templates import Arguments, fill, fill_arguments, misfit, names_in
 
@@ -133,6 +133,10 @@ class Server(Workload):
     def identity(self) -> Mapping[str, str]:
         """The program."""
         return {"model": self.model or next(str(part) for part in self.argv)}
+
+    def sources(self) -> Sequence[Path]:
+        """The files that its command line names, else where it runs."""
+        return code_of([self.argv], self.cwd)
 
     def check(self) -> None:
         """Whether files are there."""

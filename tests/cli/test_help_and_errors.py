@@ -64,7 +64,7 @@ def test_every_command_has_help_within_80_columns(command):
 
 def test_what_does_not_exist_yet_is_not_shown():
     text = autotune("--help").stdout + autotune("study", "--help").stdout
-    for later in ("daemon", "bench"):
+    for later in ("daemon",):
         assert f"  {later}" not in text
 
 

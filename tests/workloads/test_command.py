@@ -89,6 +89,13 @@ def test_its_contract():
     check_workload(workload, [{"n": 1}, {"n": 2}])
 
 
+def test_it_names_the_code_that_it_runs(folder):
+    (folder / "run.sh").write_text("true")
+    assert Command(argv=("sh", "run.sh", "{n}")).sources() == [folder / "run.sh"]
+    assert Command(argv=("make", "bench")).sources() == [folder]
+    assert Command(argv=("make", "bench"), cwd=folder.parent).sources() == [folder.parent]
+
+
 def test_what_the_clock_and_the_kernel_say(measure):
     found = measure(script("import time; x = bytearray(80 * 2**20); sum(range(10**6)); time.sleep(0.1)"))
     assert isinstance(found, Measurement), found
