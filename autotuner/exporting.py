@@ -41,19 +41,19 @@ class Checked:
     text: str = ""
 
 
-def recommendation(study: Study, *, force: bool = False, unverified: bool = False) -> Recommendation:
+def recommendation(study: Study, *, force: bool = False, unfinished: bool = False) -> Recommendation:
     """What a study hands to deployment: the winner if it was verified BETTER, or by force, else the baseline.
 
     Args:
         study: With a verdict.
         force: The candidate whatever the verdict.
-        unverified: Also of a study without a verdict.
+        unfinished: Also of a study without a verdict.
 
     Raises:
         UsageError: The study has not come to a verdict.
     """
     found = study.verifications()
-    if not found and not unverified:
+    if not found and not unfinished:
         raise UsageError(f"study {study.name!r} has not come to a verdict yet", f"autotune study resume {study.name}")
     spec, every = study.spec(), study.trials(samples=False)
     verification = found[-1][1] if found else _not_verified(spec)
@@ -66,6 +66,12 @@ def recommendation(study: Study, *, force: bool = False, unverified: bool = Fals
         spec=spec,
         trials=every,
     )
+
+
+def unverified(spec: Mapping[str, Any], name: str) -> Recommendation:
+    """What is in use today, as a recommendation that nobody has proven: to draw a target's files of it."""
+    proof = _not_verified(spec)
+    return Recommendation(name, proof.config, proof.baseline, proof, {}, spec)
 
 
 def _not_verified(spec: Mapping[str, Any]) -> Verification:
@@ -103,7 +109,8 @@ def make_exporter(target: str, settings: Sequence[str] = ()) -> Exporter:
         first = error.errors(include_url=False)[0]
         known = ", ".join(name for name in kind.model_fields if name != "kind") or "none"
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"--set {where}: {first['msg']}", f"the options of {target}: {known}") from None
+        problem = "there is no such option" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(f"--set {where}: {problem}", f"the options of {target}: {known}") from None
 
 
 def export(
@@ -163,7 +170,7 @@ def draw(
         UsageError: Unknown target or option, nothing verified BETTER and not forced, or a study it cannot use.
     """
     exporter = make_exporter(target, settings)
-    found = recommendation(study, force=force, unverified=not exporter.deploys)
+    found = recommendation(study, force=force, unfinished=not exporter.deploys)
     return exporter, make_bundle(exporter, found, force=force, hardware=hardware)
 
 

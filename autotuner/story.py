@@ -54,7 +54,20 @@ def tell(record: Record, name: str) -> Story:
         source=spec.source,
         settings=_settings(spec),
         commands=_commands(spec, study.name, record.url),
+        under_way="" if finished else under_way(study, len(trials)),
     )
+
+
+def under_way(study: Study, trials: int) -> str:
+    """What an unfinished study of so many trials was last seen at, in a few words; empty before its first trial."""
+    proposed, pair = study.newest_event("proposed"), study.newest_event("pair")
+    if proposed is not None and proposed["trial"] >= trials:
+        return f"trial {proposed['trial']} is being measured"
+    if pair is not None:
+        stage = str(pair["stage"])
+        count = sum(payload["stage"] == stage for _, _, payload in study.events("pair"))
+        return f"{stage.rstrip('0123456789')}: {count} pairs so far"
+    return ""
 
 
 def _tried(

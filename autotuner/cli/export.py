@@ -65,6 +65,7 @@ def export(
     if name is None or target is None:
         raise UsageError("export needs a study and a target", "autotune export NAME --to TARGET; see --list")
     from autotuner import exporting
+    from autotuner.exporters.bundle import ways_to_use
     from autotuner.report.json_lines import dump
 
     if check:
@@ -80,8 +81,12 @@ def export(
         print(dump({**written, **_missing(bundle), "use": bundle.use.replace("{bundle}", str(path))}))
         return
     print(path)
+    for reason in bundle.forced:
+        say(f"FORCED: {reason}")
     _say_missing(bundle)
-    say(f"use: {bundle.use.replace('{bundle}', str(path))}")
+    say("use:")
+    for way in ways_to_use(bundle.use, str(path)):
+        say(f"  {way}")
 
 
 def _end(bundle: "Bundle", found: "Sequence[Checked]", *, as_json: bool) -> NoReturn:

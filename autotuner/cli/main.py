@@ -5,6 +5,9 @@ from typing import Annotated
 import typer
 
 from autotuner.cli.bench import bench
+from autotuner.cli.daemon_run import run as run_daemon
+from autotuner.cli.daemon_say import WORDS, saying
+from autotuner.cli.daemon_show import history, status
 from autotuner.cli.dashboard import dashboard
 from autotuner.cli.doctor import doctor
 from autotuner.cli.exits import Commands
@@ -42,7 +45,9 @@ app = _group(
 study = _group("Run studies and look at them.")
 space = _group("Check what a study may change.")
 gpu = _group("Look at GPUs.")
+daemon = _group("Keep a service tuned.")
 app.add_typer(study, name="study")
+app.add_typer(daemon, name="daemon")
 app.add_typer(space, name="space")
 app.add_typer(gpu, name="gpu")
 
@@ -68,6 +73,7 @@ def _root(
 @study.callback()
 @space.callback()
 @gpu.callback()
+@daemon.callback()
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -84,6 +90,11 @@ study.command("delete")(delete)
 space.command("check")(check)
 space.command("schema")(print_schema)
 gpu.command("record")(record)
+daemon.command("run")(run_daemon)
+daemon.command("status")(status)
+daemon.command("history")(history)
+for word in WORDS:
+    daemon.command(word)(saying(word))
 app.command("export")(export)
 app.command("bench")(bench)
 app.command("profile")(profile)

@@ -13,7 +13,7 @@ from autotuner.errors import AutotuneError, MachineError, UsageError
 from autotuner.records import changed_at, open_record
 from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
 from autotuner.store import Record, StudyRow
-from autotuner.story import tell
+from autotuner.story import tell, under_way
 
 HOST = "127.0.0.1"
 _LOOK_S = 1.0
@@ -155,11 +155,8 @@ def _state(record: Record) -> str:
     return json.dumps([seen, _under_way(record, rows)], default=str)
 
 
-def _under_way(record: Record, rows: Sequence[StudyRow]) -> dict[str, int]:
-    """`{study: trial}` of those whose last proposal has no outcome yet."""
-    found = {}
-    for row in rows:
-        proposed = record.study(row.name).newest_event("proposed") if row.state == "unfinished" else None
-        if proposed is not None and proposed["trial"] >= row.trials:
-            found[row.name] = int(proposed["trial"])
-    return found
+def _under_way(record: Record, rows: Sequence[StudyRow]) -> dict[str, str]:
+    """`{study: what it was last seen at}` of those that are not finished."""
+    unfinished = (row for row in rows if row.state == "unfinished")
+    seen = {row.name: under_way(record.study(row.name), row.trials) for row in unfinished}
+    return {name: text for name, text in seen.items() if text}

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autotuner.errors import MachineError, UsageError
@@ -36,12 +36,14 @@ class Bundle:
         use: How the target takes it.
         left_out: `{parameter: why}`, of what the target cannot express.
         withheld: `{flag or variable: why}`, of what the study file fixes and the files do not say.
+        forced: Why only force has let it through.
     """
 
     files: Mapping[str, bytes]
     use: str
     left_out: Mapping[str, str]
     withheld: Mapping[str, str] = field(default_factory=dict)
+    forced: tuple[str, ...] = ()
 
 
 def make_bundle(
@@ -59,16 +61,18 @@ def make_bundle(
         UsageError: Not verified BETTER, or proven on other hardware, and not forced; or made on a GPU that only plays
             values back; or of a study that the target cannot use.
     """
-    forced = _admit(recommendation, force=force, hardware=hardware) if exporter.deploys else ()
+    if exporter.deploys:
+        recommendation = _admitted(recommendation, force=force, hardware=hardware)
     new = exporter.draft(recommendation.config, recommendation)
+    _check_says_something(exporter, recommendation, new, force=force)
     old = exporter.draft(recommendation.baseline, recommendation)
     files = dict(new.files)
     if dict(old.files) != files:
         files |= {f"{ROLLBACK}/{name}": content for name, content in old.files.items()}
     back = f"`{ROLLBACK}/` holds the same files with what was run before."
     back = back if dict(old.files) != dict(new.files) else "Nothing to do: what was run before makes the same files."
-    files["README.md"] = _readme(exporter, recommendation, new, forced, back).encode()
-    document = as_document(recommendation, forced) | {
+    files["README.md"] = _readme(exporter, recommendation, new, back).encode()
+    document = as_document(recommendation, recommendation.forced) | {
         "target": exporter.kind,
         "target_version": exporter.target_version,
         "left_out": dict(new.left_out),
@@ -76,7 +80,7 @@ def make_bundle(
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }
     files[EVIDENCE] = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    return Bundle(files, new.use, new.left_out, new.withheld)
+    return Bundle(files, new.use, new.left_out, new.withheld, recommendation.forced)
 
 
 def write_bundle(bundle: Bundle, directory: Path, *, force: bool = False) -> Path:
@@ -111,8 +115,8 @@ def described(name: str, value: Value, why: str) -> str:
     return f"{name} = {value}: {why}"
 
 
-def _admit(recommendation: Recommendation, *, force: bool, hardware: str) -> tuple[str, ...]:
-    """Why only force lets it through; empty when nothing stands against it."""
+def _admitted(recommendation: Recommendation, *, force: bool, hardware: str) -> Recommendation:
+    """The recommendation, with the reasons why only force lets it through."""
     environment, proof = recommendation.environment, recommendation.verification
     if made_on_replay(environment):
         raise UsageError(
@@ -133,15 +137,28 @@ def _admit(recommendation: Recommendation, *, force: bool, hardware: str) -> tup
             f"the recommendation of {recommendation.study} is {'; and '.join(reasons)}",
             "keep what you run, or export it all the same with --force",
         )
-    return tuple(reasons)
+    return replace(recommendation, forced=tuple(reasons))
 
 
-def _readme(
-    exporter: Exporter, recommendation: Recommendation, draft: Draft, forced: tuple[str, ...], back: str
-) -> str:
+def _check_says_something(exporter: Exporter, recommendation: Recommendation, draft: Draft, *, force: bool) -> None:
+    """Refuse files that say nothing of what the winner changes: whoever used them would believe in a gain."""
+    baseline = recommendation.baseline
+    changed = [name for name, value in recommendation.config.items() if value != baseline.get(name)]
+    if exporter.deploys and not force and changed and all(name in draft.left_out for name in changed):
+        raise UsageError(
+            f"{exporter.kind} can be told nothing of what {recommendation.study} changes: {', '.join(changed)}",
+            "choose another target: autotune export --list",
+        )
+
+
+def _readme(exporter: Exporter, recommendation: Recommendation, draft: Draft, back: str) -> str:
     lines = [f"# {recommendation.study} for {exporter.kind}", ""]
-    lines += [f"- {_one_line(sentence)}" for sentence in sentences(recommendation, forced)]
-    lines += ["", "## Use it", "", draft.use.replace("{bundle}", "this folder") or "See the files."]
+    lines += [f"- {_one_line(sentence)}" for sentence in sentences(recommendation, recommendation.forced)]
+    if changed := _changed(recommendation):
+        lines += ["", "## What changes", "", *(f"- {_one_line(text)}" for text in changed)]
+    lines += ["", "## Use it", "", "In this folder:", "", *ways_to_use(draft.use, ".")]
+    lines += ["", "## Proven on", ""]
+    lines += [f"- {_one_line(f'{key}: {value}')}" for key, value in sorted(recommendation.environment.items())]
     lines += ["", "## Go back", "", back]
     lines += ["", f"Written for {exporter.target_version}. The proof, and hashes of the files: `{EVIDENCE}`."]
     missing = [described(name, recommendation.config.get(name), why) for name, why in draft.left_out.items()]
@@ -149,6 +166,21 @@ def _readme(
     if missing:
         lines += ["", "## Not in these files", "", *(f"- {_one_line(text)}" for text in missing)]
     return "\n".join(lines) + "\n"
+
+
+def ways_to_use(use: str, place: str) -> list[str]:
+    """Each way to use a bundle as a line of a list."""
+    return [f"- {way.strip()}" for way in use.replace("{bundle}", place).split("; or ")]
+
+
+def _changed(recommendation: Recommendation) -> list[str]:
+    """`batch_size: 1 → 16`, of every parameter that the configuration changes."""
+    before = recommendation.baseline
+    return [
+        f"{name}: {before.get(name)} → {value}"
+        for name, value in recommendation.config.items()
+        if value != before.get(name)
+    ]
 
 
 def _one_line(text: str) -> str:

@@ -55,7 +55,7 @@ def as_document(recommendation: Recommendation, forced: tuple[str, ...] = ()) ->
 
 
 def sentences(recommendation: Recommendation, forced: tuple[str, ...]) -> list[str]:
-    """The proof for people, a line each: the verdict, the number with its interval, the outputs, the machine."""
+    """The proof for people, a line each: the verdict, the number with its interval, the outputs."""
     proof = recommendation.verification
     low, high = (format_quantity(bound, "x") for bound in proof.gain_interval)
     lines = [f"FORCED: {reason}" for reason in forced]
@@ -65,7 +65,7 @@ def sentences(recommendation: Recommendation, forced: tuple[str, ...]) -> list[s
         lines.append(f"warning: {proof.warning}")
     if proof.equivalence is not None:
         lines.append(f"outputs: {proof.equivalence.reason}")
-    return lines + [f"{key}: {value}" for key, value in sorted(recommendation.environment.items())]
+    return lines
 
 
 def _is_winner(config: Mapping[str, Any], recommendation: Recommendation) -> bool:

@@ -21,7 +21,11 @@ class KserveExporter(Exporter):
     """A merge patch of a KServe InferenceService: the model's command, arguments and environment."""
 
     kind: Literal["kserve"] = "kserve"
-    service: str = Field("", description="Of the InferenceService; the study's name when left out.")
+    service: str = Field(
+        "",
+        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$",
+        description="Of the InferenceService; the study's name when left out.",
+    )
     port: int = Field(
         8080, ge=1, le=65535, description="Where the server listens; KServe looks there unless told else."
     )

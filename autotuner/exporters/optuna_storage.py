@@ -3,22 +3,20 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from autotuner.plugins import Exporter
 from autotuner.spec import restore
 from autotuner.spec.model import StudySpec
-from autotuner.types import Config, Draft, Measurement, Recommendation, Trial, Value
+from autotuner.types import Config, Draft, Measurement, Recommendation, Trial, Value, config_key
 
 if TYPE_CHECKING:
     import optuna
 
-_THEN = datetime(2000, 1, 1, tzinfo=UTC).replace(
-    tzinfo=None
-)  # Optuna wants a time; the same trials give the same bytes
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # Optuna wants a time, and a failure has none but its duration
 
 
 _FAR = 1e9  # a violation that is not finite: JSON has no infinity
@@ -58,7 +56,30 @@ def _write(path: Path, recommendation: Recommendation) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.metric for objective in spec.objectives])
-    study.add_trials([_trial(trial, spec, distributions) for trial in recommendation.trials])
+    proof = recommendation.verification
+    for name in ("decision", "gain_ratio", "gain_interval", "reason"):
+        study.set_user_attr(name, getattr(proof, name))
+    study.add_trials([*_trials(recommendation, spec, distributions)])
+
+
+def _trials(
+    recommendation: Recommendation,
+    spec: StudySpec,
+    distributions: "Mapping[str, optuna.distributions.BaseDistribution]",
+) -> "Iterator[optuna.trial.FrozenTrial]":
+    """In order; a failure began when the trial before it had ended."""
+    proven, ended = config_key(recommendation.verification.config), _LONG_AGO
+    for trial in recommendation.trials:
+        outcome = trial.outcome
+        if isinstance(outcome, Measurement):
+            began = outcome.started_at
+            ended = began + timedelta(seconds=outcome.setup_s + outcome.warmup_s + outcome.duration_s)
+        else:
+            began, ended = ended, ended + timedelta(seconds=outcome.duration_s)
+        made = _trial(trial, spec, distributions)
+        made.datetime_start, made.datetime_complete = began.replace(tzinfo=None), ended.replace(tzinfo=None)
+        made.set_user_attr("verified", config_key(trial.config) == proven)
+        yield made
 
 
 def _trial(
@@ -79,7 +100,7 @@ def _trial(
         number=trial.number, trial_id=trial.number, value=None, values=values, params=dict(trial.config),
         state=optuna.trial.TrialState.FAIL if values is None else optuna.trial.TrialState.COMPLETE,
         distributions=dict(distributions), user_attrs=told, system_attrs=kept, intermediate_values={},
-        datetime_start=_THEN, datetime_complete=_THEN,
+        datetime_start=_LONG_AGO, datetime_complete=_LONG_AGO,
     )  # fmt: skip
 
 

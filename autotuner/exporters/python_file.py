@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pprint import pformat
 from typing import ClassVar, Literal
 
-from autotuner.exporters.settings import workload
+from autotuner.exporters.settings import mention, workload
 from autotuner.plugins import Exporter
 from autotuner.types import Config, Draft, Recommendation
 
-_HEAD = '''"""The configuration that autotune recommends for {study}; see evidence.json.
+_HEAD = '''"""A configuration to be applied. {mention}.
 
     from {module} import CONFIG, apply
 
@@ -32,7 +32,7 @@ class PythonExporter(Exporter):
         module = "".join(c if c.isalnum() else "_" for c in recommendation.study) + "_config"
         module = module if not module[0].isdigit() else f"_{module}"
         literal = pformat(dict(config), sort_dicts=False, width=100)
-        text = _HEAD.format(study=recommendation.study, module=module, config=literal)
+        text = _HEAD.format(mention=mention(recommendation), module=module, config=literal)
         text += "\n" + "\n".join(_functions(config, str(workload(recommendation).get("kind"))))
         assert read_config(text) == dict(config), text
         return Draft(
@@ -54,6 +54,9 @@ def _functions(config: Config, kind: str) -> Iterator[str]:
     yield from ("", "def apply() -> None:", '    """Tell torch what it keeps for the whole process."""')
     body = [*_process_wide(config)]
     yield from body or ["    # nothing here is process-wide"]
+    applied = {"threads", "tf32", "compile", *(_INFERENCE if kind == "transformers-inference" else ())}
+    if others := [name for name, value in config.items() if value is not None and name not in applied]:
+        yield f"    # yours to apply, from CONFIG: {', '.join(others)}"
     if kind == "transformers-inference":
         arguments = ", ".join(f'"{key}": CONFIG["{name}"]' for name, key in _INFERENCE.items() if config.get(name))
         yield from ("", "", "def model_arguments() -> dict[str, object]:")

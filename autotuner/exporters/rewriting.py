@@ -27,6 +27,8 @@ def rewrite(text: str, file: Path, values: Mapping[Place, Value]) -> str:
     changed, pairs = text, []
     for place, value in sorted(values.items(), key=lambda item: -item[0].start):
         old, new = text[place.start : place.end], _spelled(value, file)
+        if old and _means(old, file) == _means(new, file):
+            continue  # another spelling would be a change that nobody wants
         pairs.append((old, new))
         if not old and file.suffix in (".yaml", ".yml"):
             new = f" {new}"  # `key:` has no value yet
@@ -51,6 +53,14 @@ def _changes_only(pairs: Iterable[tuple[str, str]], before: str, after: str, fil
         return False
     found = Counter((old, new) for (_, old), (_, new) in zip(was, now, strict=True) if old != new)
     return found == Counter({(old, new): count for (old, new), count in wanted.items() if old != new})
+
+
+def _means(piece: str, file: Path) -> str | None:
+    """What a value means alone; None when it cannot be read so."""
+    try:
+        return _said(piece, file)
+    except UsageError:
+        return None
 
 
 def _said(piece: str, file: Path) -> str:

@@ -77,8 +77,9 @@ def workload(recommendation: Recommendation) -> Mapping[str, Any]:
 
 
 def mention(recommendation: Recommendation) -> str:
-    """The comment at the top of a target's file: where it comes from, and where the proof is."""
-    return f"autotune: study {recommendation.study}; see evidence.json"
+    """The comment at the top of a target's file: where it comes from, whether it was forced, and where the proof is."""
+    forced = "".join(f"; FORCED: {reason.partition(':')[0]}" for reason in recommendation.forced)
+    return f"autotune: study {recommendation.study}{forced}; see evidence.json"
 
 
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:

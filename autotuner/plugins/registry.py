@@ -31,9 +31,10 @@ def load_class(group: str, name: str, base: type[PluginT]) -> type[PluginT]:
     """
     installed = names(group)
     if name not in installed:
-        near = get_close_matches(name, installed, n=1)
+        near = get_close_matches(name.lower(), installed, n=1)
         hint = f"did you mean {near[0]}?" if near else "installed: " + ", ".join(sorted(installed))
-        raise UsageError(f"unknown {group.removesuffix('s')} {name!r}", hint)
+        kind = "export target" if group == "exporters" else group.removesuffix("s")
+        raise UsageError(f"unknown {kind} {name!r}", hint)
     loaded = installed[name].load()
     assert isinstance(loaded, type), loaded
     assert issubclass(loaded, base), f"{loaded} is no {base}"

@@ -10,6 +10,7 @@ from rich.text import Text
 from autotuner import metrics
 from autotuner.metrics import median
 from autotuner.report.json_lines import plain
+from autotuner.report.sparkline import sparkline
 from autotuner.report.terminal import columns, facts
 from autotuner.report.text import bounds, duration, factor, gain, one_line, percent, plural, print_value, shorten
 from autotuner.types import BenchDecision, BenchReport, BenchRun, BenchTrend, Metrics
@@ -22,7 +23,6 @@ COLORS: Mapping[BenchDecision, str] = {
     BenchDecision.INVALID: "bold red",
 }
 _LATEST = 10  # runs in the table
-_SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_RUNS = 40
 
 
@@ -130,19 +130,14 @@ def trend_rows(
         rows.append(("next", f"{print_value(metric, trend.expected)}{slope}, 95 % of runs in [{low}, {high}]"))
     values = [run.value for run in history if run.value is not None][-_SPARK_RUNS:]
     if terminal and len(values) > 1:
-        rows.append(("trend", sparkline(values)))
+        rows.append(("trend", _course(values)))
     return rows
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """A chart one line high, from the smallest to the largest value.
-
-    >>> sparkline([1.0, 2.0, 3.0, 8.0])
-    '▁▂▃█'
-    """
+def _course(values: Sequence[float]) -> str:
+    """A line of bars, from the smallest to the largest value."""
     low, high = min(values), max(values)
-    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_SPARKS[round((value - low) * scale)] for value in values)
+    return sparkline([(value - low) / (high - low) if high > low else 0.0 for value in values], len(values))
 
 
 def history_table(report: BenchReport, terminal: bool = False) -> RenderableType:

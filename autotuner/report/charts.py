@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 1000, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 86, 14, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 86, 14, 26, 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def draw(
     grid = [f'<path class="grid" d="M{_LEFT} {frame.top(tick):.1f}H{right}"/>' for tick in frame.y.ticks]
     grid += [text(_LEFT - 8, frame.top(tick) + 4, print_y(tick), "tick end") for tick in frame.y.ticks]
     grid += [text(frame.left(tick), bottom + 18, print_x(tick), "tick mid") for tick in frame.x.ticks]
-    grid += [text(right, bottom + 31, titles[0], "tick end"), text(4, _TOP - 1, titles[1], "tick")]
+    grid += [text(right, bottom + 31, titles[0], "tick end"), text(4, _TOP - 12, titles[1], "tick")]
     return (
         f'<svg viewBox="0 0 {frame.width} {frame.height}" role="img" aria-label="{escape(label)}">'
         f'{"".join(grid)}<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>{"".join(marks)}</svg>'

@@ -21,16 +21,16 @@ _STUDY = _HERE.with_name("study.js").read_text(encoding="utf-8")
 SCRIPTS = (_LIVE, _STUDY)
 
 
-def list_page(rows: Sequence[Row], under_way: Mapping[str, int], state: str) -> str:
+def list_page(rows: Sequence[Row], under_way: Mapping[str, str], state: str) -> str:
     """Every study of the record, newest first.
 
     Args:
         rows: Of the overview.
-        under_way: `{study: trial that is measured now}`.
+        under_way: `{study: what it was last seen at}`.
         state: Of the record when it was read: another one is news.
     """
     cells = [_cells(row, under_way.get(row.name)) for row in reversed(rows)]
-    body = table(["study", "started", "trials", "verdict", "gain", "objective"], cells)
+    body = table(["study", "started", "trials", "verdict", "gain", "objective"], cells, "rows studies")
     if not rows:
         body = '<p class="soft">No studies yet: <code>autotune study start FILE</code></p>'
     return (
@@ -58,11 +58,11 @@ def study_body(story: Story) -> str:
     return found[0]
 
 
-def _cells(row: Row, trial: int | None) -> list[str]:
+def _cells(row: Row, now: str | None) -> list[str]:
     ratio = row.gain_ratio if row.gain_ratio is not None else math.nan
-    told = row.decision.value if row.decision else "measuring" if trial is not None else row.state
+    told = row.decision.value if row.decision else "measuring" if now else row.state
     kind = row.decision.value.lower() if row.decision else "none"
-    running = f'<small class="soft"> trial {trial} is being measured</small>' if trial is not None else ""
+    running = f'<small class="soft"> {escape(now)}</small>' if now else ""
     return [
         f'<a href="/study/{quote(row.name)}">{escape(row.name)}</a>{running}',
         f"{row.created_at:%Y-%m-%d %H:%M}",

@@ -48,6 +48,7 @@ class Portrait:
         baseline_value: The baseline's value in the search; NaN if it failed.
         baseline_diagnosis: What bound it; None if it failed.
         best: The best feasible trials, best first.
+        winner: The trial of the configuration that was verified BETTER; None without one.
         front: Of several objectives: the trials that none beats in all of them, by the first objective.
         last: The last trials, in order.
         verifications: Every verification with its time, in order.
@@ -67,16 +68,22 @@ class Portrait:
     baseline_value: float
     baseline_diagnosis: Diagnosis | None
     best: tuple[Trial, ...]
+    winner: Trial | None
     front: tuple[Trial, ...]
     last: tuple[Trial, ...]
     verifications: tuple[tuple[datetime, Verification], ...]
     environment: Mapping[str, str]
 
     @property
+    def leader(self) -> Trial | None:
+        """The verified winner, while none was verified the best of the search."""
+        return self.winner or (self.best[0] if self.best else None)
+
+    @property
     def diagnosis(self) -> Diagnosis | None:
-        """What binds the best trial; None when that is the baseline."""
-        best = self.best[0] if self.best else None
-        return best.verdict.diagnosis if best and best.number and best.verdict else None
+        """What binds the leader; None when that is the baseline."""
+        leader = self.leader
+        return leader.verdict.diagnosis if leader and leader.number and leader.verdict else None
 
     @property
     def verification(self) -> Verification | None:
@@ -122,7 +129,7 @@ def _verdict(study: Portrait) -> list[RenderableType]:
 
 def _trials(study: Portrait) -> list[RenderableType]:
     """All of them when that is short, else the best and the last."""
-    best = study.best[0].number if study.best else None
+    best = study.leader.number if study.leader else None
     parts = _front(study)
     tables = [("last trials", study.last)]
     if study.count > len(study.last):
@@ -143,7 +150,7 @@ def _front(study: Portrait) -> list[RenderableType]:
     table = columns("trial", *study.objectives, "score", changed, left=[changed])
     rows = []
     for trial in study.front:
-        best = bool(study.best) and trial.number == study.best[0].number
+        best = study.leader is not None and trial.number == study.leader.number
         values = [print_value(name, value_of(trial, name)) for name in study.objectives]
         cells = [f"{'★ ' if best else ''}{trial.number}", *values, factor(value_of(trial, study.metric))]
         rows.append([*map(Text, cells), Text(describe(changes(trial.config, study.baseline)))])
@@ -213,7 +220,9 @@ def compare_ground(first: Portrait, second: Portrait) -> list[str]:
     if (first.metric, first.goal) != (second.metric, second.goal):
         notes.append("the studies optimise different metrics")
     if dict(first.baseline) != dict(second.baseline):
-        notes.append("the baselines differ: " + describe(changes(second.baseline, first.baseline)))
+        missing = [f"no {name}" for name in first.baseline if name not in second.baseline]
+        changed = changes(second.baseline, first.baseline)
+        notes.append("the baselines differ: " + ", ".join([*([describe(changed)] if changed else []), *missing]))
     if first.environment and second.environment:
         keys = sorted({*first.environment, *second.environment})
         moved = [key for key in keys if first.environment.get(key) != second.environment.get(key)]

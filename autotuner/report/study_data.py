@@ -75,6 +75,7 @@ class Story:
         source: The study file.
         settings: Budget, protocol, strategy: `{key: value}`.
         commands: How to do it again, and what next: `{what: command}`.
+        under_way: What an unfinished study was last seen at; empty when it is finished.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Story:
     source: str
     settings: Mapping[str, str]
     commands: Mapping[str, str]
+    under_way: str = ""
 
     @property
     def verification(self) -> Verification | None:

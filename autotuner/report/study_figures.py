@@ -44,7 +44,11 @@ def pairs_figure(found: Verification, metric: str, maximize: bool) -> str:
     shown = [bound for bound in (low, high) if 0 < bound < 10 * max(known) and bound > min(known) / 10]
     frame = Frame(_numbers(len(gains)), axis([*known, *shown, 1.0], log=True), height=240)
     left, right = frame.left(frame.x.low), frame.left(frame.x.high)
-    marks = [band(left, right, frame.top(max(low, frame.y.low)), frame.top(min(high, frame.y.high)), "interval")]
+    marks = []
+    if low > 0 and high < math.inf:
+        marks.append(
+            band(left, right, frame.top(max(low, frame.y.low)), frame.top(min(high, frame.y.high)), "interval")
+        )
     marks += [line([(left, frame.top(1.0)), (right, frame.top(1.0))], "even")]
     marks += [line([(left, frame.top(found.gain_ratio)), (right, frame.top(found.gain_ratio))], "best")]
     for number, (pair, gain) in enumerate(zip(found.pairs, gains, strict=True)):
@@ -62,7 +66,7 @@ def contributions_figure(found: Sequence[Contribution]) -> str:
         return ""
     bounds = [bound for one in found for bound in (*one.gain_interval, one.gain_ratio) if 0 < bound < math.inf]
     frame = Frame(axis([*bounds, 1.0], log=True), Axis(0, len(found), ()), height=50 + _ROW_PX * len(found))
-    marks = [line([(frame.left(1.0), 12), (frame.left(1.0), frame.height - 34)], "even")]
+    marks = [line([(frame.left(1.0), 26), (frame.left(1.0), frame.height - 34)], "even")]
     for row, one in enumerate(found):
         y = frame.top(len(found) - row - 0.5)
         low, high = (min(max(bound, frame.x.low), frame.x.high) for bound in one.gain_interval)

@@ -135,7 +135,8 @@ def _numbers(story: Story) -> str:
 def _proof(story: Story) -> str:
     found = story.verification
     if found is None:
-        return section("Proof", "Nothing has been compared side by side yet.", "<p>Run the study to its verdict.</p>")
+        words = story.under_way or "run the study to its verdict"
+        return section("Proof", "There is no verdict yet.", f"<p>{escape(words[:1].upper() + words[1:])}.</p>")
     maximize = more_is_better(found, found.metric)
     words = (
         f"Candidate and baseline measured side by side, in turn, on fresh data: {sentences.proof_sentence(found)}. "

@@ -18,6 +18,7 @@ from autotuner.errors import MachineError, UsageError
 from autotuner.store import codec, schema
 from autotuner.store.benches import Benches
 from autotuner.store.database import Database, open_database
+from autotuner.store.journal import Journal
 from autotuner.store.study import Study, provenance, store_document
 from autotuner.types import Ceilings, Decision
 
@@ -163,6 +164,21 @@ class Record:
             body = connection.execute(query.order_by(table.c.id.desc()).limit(1)).scalar()
         with self._database.decoding("the table of ceilings"):
             return None if body is None else codec.decode_ceilings(body)
+
+    def journal(self, service: str) -> Journal:
+        """What the daemon did for a service.
+
+        Raises:
+            UsageError: The name is none: as of studies.
+        """
+        _check_name(service)
+        return Journal(self._database, service)
+
+    def services(self) -> list[str]:
+        """Services that the daemon has met."""
+        query = select(schema.journal.c.service).distinct().order_by(schema.journal.c.service)
+        with self._database.reading() as connection:
+            return [row[0] for row in connection.execute(query).all()]
 
     @property
     def benches(self) -> Benches:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "autotune_revision"
 APPLICATION_ID = 0x4154554E  # "ATUN", in the header of an SQLite file
 
@@ -136,4 +136,28 @@ bench = Table(
     Column("body", Text, nullable=False),
     Column("samples", LargeBinary, nullable=False),
     Index(None, "file", "branch"),
+)
+
+# What the daemon did and decided, service by service.
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", String(32), nullable=False),
+    Column("code_version", String(64), nullable=False),
+    Column("service", String(64), nullable=False),
+    Column("token", Integer, nullable=False),  # of the lease under which it was written
+    Column("kind", String(32), nullable=False),
+    Column("payload", Text, nullable=False),
+    Index(None, "service", "kind"),
+)
+
+# Who leads a service: the one kind of row that is changed.
+lease = Table(
+    "lease",
+    metadata,
+    Column("service", String(64), primary_key=True),
+    Column("token", Integer, nullable=False),  # grows with every holder: an older one can no longer write
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),  # seconds since 1970
 )

@@ -9,6 +9,7 @@ from autotuner.types.config import Config, Metrics, Value, config_key
 from autotuner.types.diagnosis import Binding, Ceilings, Diagnosis, Estimate
 from autotuner.types.export import Check, Draft, Recommendation
 from autotuner.types.outcome import Failure, FailureKind, Measurement, MeasurementProtocol, Outcome
+from autotuner.types.service import Deployment, Phase, ServiceState
 from autotuner.types.trial import Origin, Trial, Verdict
 from autotuner.types.verification import Contribution, Decision, Equivalence, Pair, Tier, Verification
 
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "Contribution",
     "Decision",
+    "Deployment",
     "Diagnosis",
     "Draft",
     "Equivalence",
@@ -39,8 +41,10 @@ __all__ = [
     "Origin",
     "Outcome",
     "Pair",
+    "Phase",
     "Recommendation",
     "Ruling",
+    "ServiceState",
     "Tier",
     "Trial",
     "Value",

@@ -20,6 +20,7 @@ class Recommendation:
         environment: The machine and versions that it was proven on.
         spec: The study file, as it was recorded.
         trials: Every trial, for an exporter that asks for them.
+        forced: Why only force lets it be exported; empty when nothing stands against it.
     """
 
     study: str
@@ -29,6 +30,7 @@ class Recommendation:
     environment: Mapping[str, str]
     spec: Mapping[str, Any] = field(default_factory=dict)
     trials: Sequence[Trial] = ()
+    forced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

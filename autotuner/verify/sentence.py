@@ -38,7 +38,8 @@ def explain_doubt(estimate: LogRatioEstimate, region: float) -> str:
     wanted = pairs_for_half_width(distance, estimate.pair_sd)
     if wanted is None:
         return "too close to the boundary of what counts as a difference for any number of pairs to tell"
-    return f"about {max(1, wanted - estimate.count):,} more pairs would be needed to tell"
+    more = max(1, wanted - estimate.count)
+    return f"about {more:,} more pair{'s' if more > 1 else ''} would be needed to tell"
 
 
 def format_factor(factor: float) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from autotuner.bench.judge import of_history
 from autotuner.bench.trend import changes_in, left_out, past_of, trend_of
-from autotuner.report.bench import bench_json, bench_summary, headline, history_table, sides, sparkline
+from autotuner.report.bench import bench_json, bench_summary, headline, history_table, sides
 from autotuner.report.bench_files import fails, junit, markdown
 from autotuner.report.terminal import render
 from autotuner.types import BenchDecision, BenchKey, BenchReport, BenchRun
@@ -147,7 +147,6 @@ def test_the_history_is_a_table_of_80_columns_with_a_forecast():
     assert "…" not in text
     assert "▇" in text or "█" in text
     assert "█" not in render(history_table(report(history), terminal=False))
-    assert sparkline([1.0, 1.0]) == "▁▁"
 
 
 def test_what_got_worse_is_shown_beside_the_level_before():

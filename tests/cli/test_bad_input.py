@@ -249,8 +249,8 @@ def test_a_deletion_without_a_confirmation(db):
 
 
 def test_an_export_that_cannot_be(db, tmp_path):
-    refuse("export", "good", "--to", "jsno", "--db", db, words=["unknown exporter 'jsno'", "did you mean json?"])
-    refuse("export", "good", "--to", "x", "--db", db, words=["unknown exporter 'x'", "installed: accelerate"])
+    refuse("export", "good", "--to", "jsno", "--db", db, words=["unknown export target 'jsno'", "did you mean json?"])
+    refuse("export", "good", "--to", "x", "--db", db, words=["unknown export target 'x'", "installed: accelerate"])
     (tmp_path / "x.txt").write_text("mine")
     refuse("export", "good", "--to", "json", "-o", tmp_path / "x.txt", "--db", db, words=["is there already"])
     for where in (tmp_path / "x.txt" / "below", Path("/proc/nowhere")):

@@ -106,6 +106,19 @@ def test_git_makes_the_very_bytes_that_are_wanted(repository, tmp_path, name, co
     assert (repository / name).read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("a.py", 'dtype = "float32"\nbatch_size = 8\n'), ("a.yaml", "dtype: 'float32'\nbatch_size: 8\n"),
+     ("a.env", "dtype='float32'\nbatch_size=8\n")],
+)  # fmt: skip
+def test_what_the_winner_keeps_keeps_its_spelling(repository, tmp_path, name, before):
+    kept = recommend({"dtype": "float32", "batch_size": 32}, {"dtype": "float32", "batch_size": 8}, {})
+    (repository / name).write_text(before)
+    out = write_bundle(make_bundle(PatchExporter(file=name), kept), tmp_path / "out")
+    subprocess.run(["git", "apply", out / f"{name}.patch"], cwd=repository, check=True)
+    assert (repository / name).read_text() == before.replace("8", "32")
+
+
 @pytest.mark.parametrize("value", ["a, b", "a: b", "[x]", "# no", "off", "1e-5", "ü 'n' \"n\"", 1e-5, True, -1, ""])
 @pytest.mark.parametrize(
     ("name", "text", "read"),

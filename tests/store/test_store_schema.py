@@ -19,7 +19,7 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0004", "0003"
+revision, down_revision = "0005", "0004"
 
 
 def upgrade():
@@ -35,8 +35,8 @@ def next_version(monkeypatch, tmp_path):
     folder = tmp_path / "migrations"
     shutil.copytree(Path(migrate.__file__).parent / "migrations", folder)
     monkeypatch.setattr(migrate, "SCRIPTS", str(folder))
-    monkeypatch.setattr(schema, "HEAD", "0004")
-    file = folder / "versions" / "0004_next.py"
+    monkeypatch.setattr(schema, "HEAD", "0005")
+    file = folder / "versions" / "0005_next.py"
     file.write_text(NEXT)
     return file
 
@@ -88,22 +88,22 @@ def test_an_older_record_is_copied_and_then_migrated(path, spec, tools, request)
     with open_record(str(path)) as record:
         assert record.study("tiny").trials() == [tools.trial(number) for number in range(8)]
         assert record.overview()[0].state == "unfinished"
-    copy = path.with_name("autotune.db.0003.backup")
+    copy = path.with_name("autotune.db.0004.backup")
     assert tables(copy) == old
     assert tables(path) == old | {"later"}
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM trial").fetchone() == (8,)
-        assert connection.execute("SELECT version_num FROM autotune_revision").fetchone() == ("0003",)
-    assert sorted(file.name for file in path.parent.iterdir()) == ["autotune.db", "autotune.db.0003.backup"]
+        assert connection.execute("SELECT version_num FROM autotune_revision").fetchone() == ("0004",)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["autotune.db", "autotune.db.0004.backup"]
 
 
 def test_a_migration_that_fails_changes_nothing(path, spec, next_version, monkeypatch):
-    monkeypatch.setattr(schema, "HEAD", "0003")
+    monkeypatch.setattr(schema, "HEAD", "0004")
     next_version.unlink()
     with open_record(str(path)) as record:
         record.create(spec, "tiny")
     before = tables(path)
-    monkeypatch.setattr(schema, "HEAD", "0004")
+    monkeypatch.setattr(schema, "HEAD", "0005")
     next_version.write_text(NEXT + "    raise RuntimeError('half-way')\n")
     with pytest.raises(RuntimeError, match="half-way"), open_record(str(path)):
         pass
@@ -118,7 +118,7 @@ def test_without_room_for_a_copy_nothing_is_migrated(path, spec, request):
         record.create(spec, "tiny")
     before = tables(path)
     request.getfixturevalue("next_version")
-    path.with_name("autotune.db.0003.partial").mkdir()  # stands for whatever keeps the copy from being written
+    path.with_name("autotune.db.0004.partial").mkdir()  # stands for whatever keeps the copy from being written
     with pytest.raises(MachineError, match="no backup"), open_record(str(path)):
         pass
     assert tables(path) == before

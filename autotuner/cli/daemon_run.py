@@ -1,0 +1,68 @@
+"""`autotune daemon run`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autotuner.cli.exits import say
+from autotuner.cli.interruption import interruptible
+from autotuner.cli.options import Db
+
+if TYPE_CHECKING:
+    from autotuner.types import ServiceState
+
+_PATIENCE_S = 5.0  # between two looks at what a person says
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The daemon's: a YAML file.", show_default=False)],
+    once: Annotated[bool, typer.Option("--once", help="One turn, for cron.")] = False,
+    db: Db = None,
+) -> None:
+    """Keep a service tuned: watch it, tune again, prove beside it, promote, take back.
+
+    Everything is in the record: stopped or killed anywhere, the next one goes on. Ends with 0 when it is stopped.
+    """
+    try:
+        with interruptible():
+            _keep(file, once, db)
+    except KeyboardInterrupt:
+        say("stopped; the next one goes on where this one was")
+
+
+def _keep(file: Path, once: bool, db: str | None) -> None:
+    from autotuner.daemon.service import opened
+    from autotuner.daemon.spec import load_service
+
+    spec = load_service(file)
+    with opened(spec, db) as service:
+        keeper, before = service.keeper(), ""
+        try:
+            while True:
+                state = keeper.turn()
+                told = _told(state)
+                if told != before:
+                    say(told)
+                    before = told
+                if once:
+                    return
+                time.sleep(_pause_s(state, spec.watch.interval))
+        finally:
+            keeper.leave()
+
+
+def _told(state: "ServiceState | None") -> str:
+    if state is None:
+        return "another daemon leads: waiting"
+    place = "" if state.reached else ", to be put in place"
+    return f"{state.phase}: {state.reason}{place}"
+
+
+def _pause_s(state: "ServiceState | None", interval_s: float) -> float:
+    from autotuner.types import Phase
+
+    if state is None or state.phase in (Phase.APPROVAL, Phase.ALARM):
+        return min(_PATIENCE_S, interval_s)
+    return interval_s if state.phase is Phase.WATCHING and state.reached else 0.0

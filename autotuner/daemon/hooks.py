@@ -1,0 +1,118 @@
+"""The user's own programs that change a service: one puts in place what is wanted, one says what is there, one tries.
+
+What is wanted is told whole and every time the same ("this bundle serves, that one beside it gets 10 %"), so that it
+can be told again after any crash. That it was put in place is believed only when it was read back.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotuner.types import Deployment
+
+_MOST_OUTPUT = 2000  # characters of what a hook says that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Programs with their arguments; words in braces are filled in.
+
+    Attributes:
+        apply: Gets {stable} and {candidate}, the folders of the bundles (empty for none), {percent}, {token}, which
+            grows with every new leader, and {stable_hash}, {candidate_hash}. May be called again with the same.
+        observe: Prints one JSON object: {"stable": HASH, "candidate": HASH or "", "percent": N}.
+        smoke: Ends with 0 when the service answers as it should; left out: nobody tries.
+        deadline_s: For all of them together.
+    """
+
+    apply: Sequence[str]
+    observe: Sequence[str]
+    smoke: Sequence[str] = ()
+    deadline_s: float = 60.0
+
+
+class HookError(Exception):
+    """A hook failed, took too long, or the service is not what it should be; says which, in one sentence."""
+
+
+def put_in_place(
+    hooks: Hooks, wanted: Deployment, token: int, folder_of: Callable[[str], Path], clock: Callable[[], float]
+) -> None:
+    """Make the service what is wanted, read it back and try it.
+
+    Args:
+        hooks: The user's.
+        wanted: By the service.
+        token: Of the leader.
+        folder_of: Where the files of a bundle lie, by its hash.
+        clock: Monotonic seconds.
+
+    Raises:
+        HookError: It did not come to that within the deadline.
+    """
+    ends_s = clock() + hooks.deadline_s
+    words = {
+        "stable": str(folder_of(wanted.stable)), "stable_hash": wanted.stable,
+        "candidate": str(folder_of(wanted.candidate)) if wanted.candidate else "", "candidate_hash": wanted.candidate,
+        "percent": str(wanted.percent), "token": str(token),
+    }  # fmt: skip
+    _run("apply", hooks.apply, words, ends_s - clock())
+    seen = observe(hooks, ends_s - clock())
+    if seen != wanted:
+        raise HookError(f"after apply the service says that it is {_told(seen)}, and not {_told(wanted)}")
+    if hooks.smoke:
+        _run("smoke", hooks.smoke, words, ends_s - clock())
+
+
+def observe(hooks: Hooks, limit_s: float) -> Deployment:
+    """What serves now.
+
+    Raises:
+        HookError: The hook failed, or says no such thing.
+    """
+    text = _run("observe", hooks.observe, {}, limit_s)
+    try:
+        said: Any = json.loads(text)
+        return Deployment(str(said["stable"]), str(said.get("candidate") or ""), int(said.get("percent") or 0))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise HookError(
+            f"observe says no JSON object with stable, candidate and percent, but: {text[:200]!r}"
+        ) from None
+
+
+def _run(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: float) -> str:
+    """Its output. Ours is no shell; a program that leaves children behind loses them with its session."""
+    if limit_s <= 0:
+        raise HookError(f"no time was left for {name}")
+    filled = [_fill(word, words) for word in argv]
+    try:
+        process = subprocess.Popen(
+            filled, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise HookError(f"{name} cannot be started: {filled[0]}: {error.strerror}") from None
+    with process:
+        try:
+            output, _ = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
+    if process.returncode:
+        raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-_MOST_OUTPUT:].split())}")
+    return output
+
+
+def _fill(word: str, words: Mapping[str, str]) -> str:
+    for name, value in words.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
+def _told(seen: Deployment) -> str:
+    beside = f" with {seen.percent} % for {seen.candidate}" if seen.candidate else ""
+    return f"{seen.stable}{beside}"

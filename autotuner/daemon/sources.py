@@ -1,0 +1,115 @@
+"""Where numbers of a running service come from: a reading is a number with its time, or the reason why there is none.
+
+A metrics backend that is down, empty, slow or stale, and a NaN or an infinity, are no numbers: nothing may be decided
+by them, neither for a candidate nor against it.
+"""
+
+import json
+import math
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A finite number, and when it held (seconds since 1970)."""
+
+    value: float
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Why there is no number, in a few words."""
+
+    reason: str
+
+
+Read: TypeAlias = Reading | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    """A query that gives one number.
+
+    Attributes:
+        url: Of the server: http://127.0.0.1:9090.
+        query: PromQL; {arm} was filled in before.
+        age_query: PromQL for the seconds since the number was scraped, such as `time() - timestamp(up{job="x"})`; an
+            instant query of Prometheus repeats a last value for five minutes, with a new time. Empty: nobody asks.
+        max_age_s: Older is stale.
+        timeout_s: For an answer.
+    """
+
+    url: str
+    query: str
+    age_query: str = ""
+    max_age_s: float = 120.0
+    timeout_s: float = 5.0
+
+    def read(self, now_s: float) -> Read:
+        """The number now."""
+        found = self._ask(self.query)
+        if isinstance(found, Gap):
+            return found
+        age_s = now_s - found.at_s
+        if self.age_query:
+            scraped = self._ask(self.age_query)
+            if isinstance(scraped, Gap):
+                return Gap(f"nobody knows how old it is: {scraped.reason}")
+            age_s = max(age_s, scraped.value)
+        if age_s > self.max_age_s:
+            return Gap(f"stale: {age_s:.0f} s old, at most {self.max_age_s:.0f} are allowed")
+        return found
+
+    def _ask(self, query: str) -> Read:
+        address = f"{self.url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        try:
+            with urllib.request.urlopen(address, timeout=self.timeout_s) as answer:
+                return _number(json.loads(answer.read(_MOST_BYTES)))
+        except urllib.error.HTTPError as error:
+            return Gap(f"it answers {error.code}: {_why(error.read(2000))}")
+        except TimeoutError:
+            return Gap(f"no answer within {self.timeout_s:g} s")
+        except (OSError, urllib.error.URLError) as error:
+            reason = getattr(error, "reason", error)
+            return Gap("no answer in time" if isinstance(reason, TimeoutError) else f"it does not answer: {reason}")
+        except ValueError:
+            return Gap("its answer is no JSON")
+
+
+def _number(body: Any) -> Read:
+    """The one number of an instant query's answer (https://prometheus.io/docs/prometheus/latest/querying/api/)."""
+    if not isinstance(body, Mapping) or body.get("status") != "success":
+        return Gap("it could not answer")
+    data = body.get("data")
+    kind, result = (data.get("resultType"), data.get("result")) if isinstance(data, Mapping) else (None, None)
+    if kind == "vector" and isinstance(result, list):
+        if len(result) != 1:
+            return Gap("the query gives nothing" if not result else f"the query gives {len(result)} numbers, not one")
+        result = result[0].get("value") if isinstance(result[0], Mapping) else None
+    elif kind != "scalar":
+        return Gap(f"the query gives a {kind}, and a vector of one number is wanted")
+    if not isinstance(result, list):
+        return Gap("its answer holds no number")
+    try:
+        at_s, value = float(result[0]), float(result[1])
+    except (TypeError, ValueError, IndexError):
+        return Gap("its answer holds no number")
+    if not math.isfinite(value) or not math.isfinite(at_s):
+        return Gap(f"the number is {value}")
+    return Reading(value, at_s)
+
+
+def _why(body: bytes) -> str:
+    """Prometheus' own words for a query that it does not understand."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"

@@ -1,0 +1,191 @@
+"""A daemon's file: which service, what is watched, how a candidate is brought in, and by which programs."""
+
+import re
+from collections.abc import Mapping
+from datetime import time
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from autotuner.daemon.hooks import Hooks
+from autotuner.daemon.keeper import Terms
+from autotuner.daemon.machine import Plan
+from autotuner.daemon.sources import Prometheus
+from autotuner.daemon.watching import Pauses, Watch
+from autotuner.errors import UsageError
+from autotuner.metrics import goal, parse_quantity
+from autotuner.spec.draft import read
+from autotuner.spec.expressions import Limit
+from autotuner.spec.problems import explain
+from autotuner.types import CanaryRules, Guard
+
+STABLE, CANDIDATE = "stable", "candidate"  # what {arm} becomes
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    days = re.fullmatch(r"\s*([0-9.]+)\s*d(ays?)?\s*", value)
+    return 86400 * float(days[1]) if days else parse_quantity(value, "s")
+
+
+def _clock_time(value: Any) -> Any:
+    """`22:00`; YAML would like to make a number of it."""
+    return time.fromisoformat(value) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+ClockTime = Annotated[time, BeforeValidator(_clock_time)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Signal(_Section):
+    """A number of the service, from Prometheus."""
+
+    query: str = Field(min_length=1, description="PromQL that gives one number; {arm} becomes stable or candidate.")
+    url: str | None = Field(None, description="Of the Prometheus server, where it is another one than the file's.")
+    age_query: str = Field("", description="PromQL for the seconds since the last scrape.")
+    max_age: Seconds = Field(120.0, description="Older is stale.")
+
+
+class WatchSection(_Section):
+    """What asks for tuning."""
+
+    interval: Seconds = Field(60.0, description="Between two looks.")
+    slo: tuple[str, ...] = Field((), description="What must hold, as limits of a study: latency_p95_s <= 200 ms.")
+    breaches: int = Field(3, ge=1, description="Looks in a row that make a breach.")
+    drift: tuple[str, ...] = Field((), description="Signals whose level should not change.")
+    every: Seconds | None = Field(None, description="Tune so often whatever is seen: 7 d.")
+    cooldown: Seconds = Field(3600.0, description="Between two studies.")
+    per_day: int = Field(3, ge=1, description="Most studies within 24 hours.")
+    quiet: tuple[tuple[ClockTime, ClockTime], ...] = Field((), description="Hours in which none is begun, UTC.")
+
+
+class CanarySection(_Section):
+    """How a candidate is compared with what serves."""
+
+    minimize: str | None = None
+    maximize: str | None = None
+    guards: Mapping[str, float] = Field(
+        default_factory=dict, description="What must not get worse, and the loss that is none: latency_p50_s: 0.05."
+    )
+    margin: float = Field(0.02, ge=0, lt=1, description="The same of the aim, until it is better.")
+    window: Seconds = Field(10.0, description="Of one comparison.")
+    least_windows: int = Field(16, ge=8)
+    most_windows: int = Field(120, ge=16)
+    probation_windows: int = Field(60, ge=16)
+    percents: tuple[Annotated[int, Field(ge=1, le=99)], ...] = Field((10, 50), min_length=1)
+    failure_ratio: float = Field(0.001, ge=0, lt=1)
+    requests: str = Field("", description="PromQL: requests of {arm} during a window; left out, nobody counts.")
+    failures: str = Field("", description="PromQL: those that failed.")
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> Self:
+        if (self.minimize is None) == (self.maximize is None):
+            raise ValueError("say one aim: minimize: or maximize:")
+        if list(self.percents) != sorted(set(self.percents)):
+            raise ValueError("percents must grow")
+        return self
+
+
+class HooksSection(_Section):
+    """The programs that change the service."""
+
+    apply: tuple[str, ...] = Field(min_length=1)
+    observe: tuple[str, ...] = Field(min_length=1)
+    smoke: tuple[str, ...] = ()
+    deadline: Seconds = 60.0
+
+
+class ServiceSpec(_Section):
+    """The file."""
+
+    service: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Its name in the record.")
+    study: Path = Field(description="The study file by which it is tuned.")
+    target: str = Field("json", description="The exporter whose files a bundle consists of.")
+    settings: tuple[str, ...] = Field((), description="Of the exporter: option=value.")
+    prometheus: str | None = Field(None, description="URL of the server for all signals.")
+    signals: Mapping[str, Signal] = Field(min_length=1)
+    watch: WatchSection = WatchSection()
+    canary: CanarySection
+    hooks: HooksSection
+    lease: Seconds = Field(30.0, description="So long after a daemon's last sign of life another one takes over.")
+    approval: bool = Field(False, description="A person lets every canary begin.")
+    dry_run: bool = Field(False, description="Everything is decided, nothing is put in place.")
+    alert: tuple[str, ...] = Field((), description="A program that is given what somebody must know as its last word.")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        wanted = {*self.canary.guards, self.aim.metric, *self.watch.drift, *(limit.metric for limit in self.levels)}
+        if missing := sorted(wanted - self.signals.keys()):
+            raise ValueError(f"signals: nothing tells {', '.join(missing)}")
+        for name, signal in self.signals.items():
+            goal(name)
+            if signal.url is None and self.prometheus is None:
+                raise ValueError(f"signals.{name}: say where its Prometheus is: prometheus: http://…")
+        return self
+
+    @property
+    def levels(self) -> tuple[Limit, ...]:
+        """The service level."""
+        return tuple(Limit.parse(text) for text in self.watch.slo)
+
+    @property
+    def aim(self) -> Guard:
+        """What a candidate must be better at."""
+        metric = self.canary.maximize or self.canary.minimize
+        assert metric is not None
+        return Guard(metric, self.canary.maximize is not None, self.canary.margin)
+
+    def source(self, name: str, arm: str) -> Prometheus:
+        """Where a signal of one arm is read."""
+        signal = self.signals[name]
+        url = signal.url or self.prometheus
+        assert url is not None
+        age = signal.age_query.replace("{arm}", arm)
+        return Prometheus(url, signal.query.replace("{arm}", arm), age, signal.max_age)
+
+    def counted(self, query: str, arm: str) -> Prometheus | None:
+        """Where requests are counted; None where they are not."""
+        return Prometheus(self.prometheus, query.replace("{arm}", arm)) if query and self.prometheus else None
+
+    def terms(self) -> Terms:
+        """For the keeper."""
+        canary, watch = self.canary, self.watch
+        rules = CanaryRules(canary.least_windows, canary.most_windows, failure_ratio=canary.failure_ratio)
+        probation = CanaryRules(canary.least_windows, canary.probation_windows, failure_ratio=canary.failure_ratio)
+        guards = tuple(Guard(name, goal(name).better == "higher", margin) for name, margin in canary.guards.items())
+        return Terms(
+            self.aim, guards, Plan(canary.percents, self.approval), rules, probation,
+            Pauses(watch.cooldown, watch.per_day, watch.quiet), self.lease,
+            self.dry_run,
+        )  # fmt: skip
+
+    def watching(self) -> Watch:
+        """For the keeper."""
+        return Watch(self.levels, self.watch.drift, self.watch.breaches, self.watch.every)
+
+    def programs(self) -> Hooks:
+        """For the keeper."""
+        return Hooks(self.hooks.apply, self.hooks.observe, self.hooks.smoke, self.hooks.deadline)
+
+
+def load_service(path: Path) -> ServiceSpec:
+    """Read a daemon's file; paths in it start at its folder.
+
+    Raises:
+        UsageError: It does not describe a service; one line with the file, the line and the key.
+    """
+    draft = read(path)
+    try:
+        spec = ServiceSpec.model_validate(draft.data)
+    except ValidationError as error:
+        raise explain(error, ServiceSpec, draft.data, draft, ()) from None
+    study = path.parent / spec.study
+    if not study.is_file():
+        raise UsageError(draft.locate(("study",), f"there is no file {study}"))
+    return spec.model_copy(update={"study": study})

@@ -1,0 +1,65 @@
+import pytest
+
+from autotuner.daemon.bundles import Bundles, hash_of
+from autotuner.errors import MachineError
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    (folder / "rollback").mkdir(parents=True)
+    (folder / "a.env").write_text("A=1\n")
+    (folder / "rollback" / "a.env").write_text("A=0\n")
+    return folder
+
+
+def test_what_is_kept_is_named_by_its_bytes_and_found_again(tmp_path, source):
+    bundles = Bundles(tmp_path / "bundles")
+    name = bundles.keep(source)
+    assert bundles.keep(source) == name == hash_of(source)
+    (source / "a.env").write_text("A=2\n")
+    assert (bundles.path(name) / "a.env").read_text() == "A=1\n"
+    assert bundles.keep(source) != name
+    assert sorted(path.name for path in (tmp_path / "bundles").iterdir()) == sorted({name, hash_of(source)})
+
+
+def test_names_and_borders_of_files_count(tmp_path, source):
+    before = hash_of(source)
+    (source / "a.env").rename(source / "b.env")
+    assert hash_of(source) != before
+    for name, content in (("x", "yz"), ("xy", "z")):
+        (tmp_path / f"one{name}").mkdir()
+        (tmp_path / f"one{name}" / name).write_text(content)
+    assert hash_of(tmp_path / "onex") != hash_of(tmp_path / "onexy")
+
+
+def test_what_was_changed_or_is_gone_is_not_used(tmp_path, source):
+    bundles = Bundles(tmp_path / "bundles")
+    name = bundles.keep(source)
+    (bundles.path(name) / "a.env").write_text("A=9\n")
+    with pytest.raises(MachineError, match="were changed"):
+        bundles.path(name)
+    with pytest.raises(MachineError, match="is not in"):
+        bundles.path("0123456789abcdef")
+
+
+def test_only_what_is_needed_stays(tmp_path, source):
+    bundles = Bundles(tmp_path / "bundles")
+    first = bundles.keep(source)
+    (source / "a.env").write_text("A=2\n")
+    second = bundles.keep(source)
+    bundles.forget({second})
+    with pytest.raises(MachineError):
+        bundles.path(first)
+    assert bundles.path(second).is_dir()
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(MachineError, match="cannot keep"):
+        Bundles(tmp_path / "file" / "below").keep(make_file(tmp_path))
+
+
+def make_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder"

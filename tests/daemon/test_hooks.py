@@ -1,0 +1,72 @@
+"""The user's programs: a real script that keeps what it was told in a file."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autotuner.daemon.hooks import HookError, Hooks, observe, put_in_place
+from autotuner.types import Deployment
+
+SCRIPT = """
+import json, pathlib, sys
+place = pathlib.Path(sys.argv[2])
+if sys.argv[1] == "apply":
+    stable, candidate, percent, token, folder = sys.argv[3:8]
+    place.write_text(json.dumps({"stable": stable, "candidate": candidate, "percent": int(percent), "token": token}))
+    assert pathlib.Path(folder).name == stable
+else:
+    print(place.read_text())
+"""
+WANTED = Deployment("aaa", "bbb", 10)
+
+
+@pytest.fixture
+def hooks(tmp_path):
+    script, place = tmp_path / "hook.py", str(tmp_path / "service.json")
+    script.write_text(SCRIPT)
+    words = ["{stable_hash}", "{candidate_hash}", "{percent}", "{token}", "{stable}"]
+    python = [sys.executable, str(script)]
+    return Hooks([*python, "apply", place, *words], [*python, "observe", place], deadline_s=30)
+
+
+def apply(hooks, wanted=WANTED):
+    put_in_place(hooks, wanted, 7, lambda name: Path("/bundles") / name, time.monotonic)
+
+
+def test_what_is_wanted_is_told_and_read_back(hooks, tmp_path):
+    for wanted in (WANTED, WANTED, Deployment("bbb")):
+        apply(hooks, wanted)
+        assert observe(hooks, 10) == wanted
+    assert json.loads((tmp_path / "service.json").read_text())["token"] == "7"
+
+
+def with_(hooks, **changes):
+    return Hooks(**{name: changes.get(name, getattr(hooks, name)) for name in Hooks.__dataclass_fields__})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"apply": ["false"]}, "apply ended with 1"),
+        ({"apply": ["/does/not/exist"]}, "apply cannot be started: /does/not/exist: No such file"),
+        ({"apply": ["sleep", "60"], "deadline_s": 0.2}, "apply did not end within 0.2 s"),
+        ({"observe": ["echo", "fine"]}, "observe says no JSON object"),
+        ({"observe": ["echo", "[]"]}, "observe says no JSON object"),
+        ({"observe": ["echo", '{"stable": "zzz"}']}, "the service says that it is zzz, and not aaa with 10 % for bbb"),
+        ({"smoke": ["sh", "-c", "echo it is down; exit 3"]}, "smoke ended with 3: it is down"),
+    ],
+)
+def test_what_goes_wrong_is_said(hooks, changes, words):
+    with pytest.raises(HookError) as raised:
+        apply(with_(hooks, **changes))
+    assert words in str(raised.value)
+
+
+def test_words_are_no_shell(hooks, tmp_path):
+    service = Deployment("$(touch owned)", "", 0)
+    apply(hooks, service)
+    assert observe(hooks, 10) == service
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,218 @@
+"""The daemon as a process, from its file to a promoted bundle: a real study, real programs, a real record.
+
+The service is a file that the hook writes, and the Prometheus is faked: its numbers follow from what is served.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from autotuner.daemon.spec import load_service
+from autotuner.errors import UsageError
+from autotuner.store import open_record
+from autotuner.types import Phase
+
+PROGRAM = "from autotuner.cli.main import app; app()"
+STUDY = """
+name: speed
+workload: {kind: replay, step_s: "0.004 / (1 + fast)"}
+probes: []
+parameters:
+  fast: {int: [0, 1], default: 0, live: true}
+objectives: [{maximize: throughput_tokens_per_s}]
+budget: {trials: 2, max_pairs: 6}
+protocol:
+  {block_s: 0.005, warmup_min_s: 0.01, warmup_max_s: 0.1, min_measure_s: 0.03, max_measure_s: 0.1, time_limit_s: 20}
+"""
+HOOK = """
+import json, os, pathlib, sys
+place = pathlib.Path(__file__).with_name("service.json")
+if sys.argv[1] == "apply":
+    stable, stable_hash, candidate, candidate_hash, percent, token = sys.argv[2:8]
+    known = json.loads(place.read_text())["token"] if place.exists() else 0
+    assert int(token) >= known, "an older daemon speaks"
+    new = place.with_name(f"service.{os.getpid()}")
+    new.write_text(json.dumps({"stable": stable_hash, "candidate": candidate_hash, "percent": int(percent),
+                               "folders": [stable, candidate], "token": int(token)}))
+    new.replace(place)
+else:
+    print(place.read_text())
+"""
+DAEMON = """
+service: chat
+study: speed.yaml
+prometheus: URL
+signals:
+  latency_p95_s: {query: 'p95 {arm}'}
+watch: {interval: 50 ms, slo: ["latency_p95_s <= 150 ms"], breaches: 2, cooldown: 0.1 s, per_day: 50}
+canary: {minimize: latency_p95_s, window: 10 ms, percents: [10, 50], probation_windows: 16, most_windows: 40}
+hooks:
+  apply: [PYTHON, HOOK, apply, "{stable}", "{stable_hash}", "{candidate}", "{candidate_hash}", "{percent}", "{token}"]
+  observe: [PYTHON, HOOK, observe]
+  deadline: 20 s
+lease: 1 s
+"""
+
+
+class World:
+    """The folder of a user, and what their Prometheus says."""
+
+    def __init__(self, folder, url):
+        self.folder, self.db = folder, str(folder / "record.db")
+        (folder / "speed.yaml").write_text(STUDY)
+        (folder / "hook.py").write_text(HOOK)
+        text = DAEMON.replace("URL", url).replace("PYTHON", sys.executable).replace("HOOK", str(folder / "hook.py"))
+        (folder / "daemon.yaml").write_text(text)
+
+    def start(self, *words):
+        argv = [sys.executable, "-c", PROGRAM, "daemon", "run", "daemon.yaml", "--db", self.db, *words]
+        return subprocess.Popen(argv, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+
+    def ask(self, *words):
+        argv = [sys.executable, "-c", PROGRAM, "daemon", *words, "--db", self.db]
+        return subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
+
+    def state(self):
+        if not Path(self.db).exists():
+            return None
+        with open_record(self.db) as record:
+            return record.journal("chat").state()
+
+    def until(self, condition, process, limit_s=120):
+        deadline_s = time.monotonic() + limit_s
+        while not (condition(state := self.state())):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline_s, state
+            time.sleep(0.05)
+        return state
+
+    def served(self):
+        return json.loads((self.folder / "service.json").read_text())
+
+
+@pytest.fixture
+def world(tmp_path):
+    with prometheus(tmp_path) as url:
+        yield World(tmp_path, url)
+
+
+@contextmanager
+def prometheus(folder):
+    """Fast bundles have half of the latency; a little noise."""
+    draw = random.Random(0)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            arm = parse_qs(urlsplit(self.path).query)["query"][0].split()[1]
+            service = json.loads((folder / "service.json").read_text())
+            place = service["folders"][0 if arm == "stable" else 1]
+            config = json.loads((Path(place) / "config.json").read_text()) if place else {"fast": 0}
+            value = 0.2 / (1 + config["fast"]) * draw.lognormvariate(0, 0.01)
+            result = [{"metric": {}, "value": [time.time(), str(value)]}]
+            self.send_response(200)
+            self.end_headers()
+            body = {"status": "success", "data": {"resultType": "vector", "result": result}}
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def promoted(state):
+    return state is not None and state.phase is Phase.WATCHING and state.previous and state.reached
+
+
+@pytest.mark.slow
+def test_from_a_breach_to_a_promoted_bundle(world):
+    process = world.start()
+    try:
+        state = world.until(promoted, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert told.endswith("stopped; the next one goes on where this one was\n")
+    assert world.served()["stable"] == state.last_good
+    config = json.loads((Path(world.served()["folders"][0]) / "config.json").read_text())
+    assert config == {"fast": 1}
+    shown = json.loads(world.ask("status", "chat", "--json").stdout)
+    assert (shown["phase"], shown["serves"]) == ("watching", state.last_good)
+    history = world.ask("history", "chat", "--last", "100").stdout
+    assert "tuning after triggered: latency_p95_s is 2" in history
+    assert "promoting after ruled: PASS: latency_p95_s is better: " in history
+    back = world.ask("rollback", "chat")
+    assert back.returncode == 0
+    assert world.start("--once").wait(60) == 0
+    assert world.start("--once").wait(60) == 0
+    assert world.state().wanted.stable == state.previous
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_comes_to_the_same_end(world):
+    """kill -9 of the daemon, again and again: one incumbent, nothing promoted unproven, the way back kept."""
+    draw, kills = random.Random(1), 0
+    while not promoted(world.state()):
+        process = world.start()
+        try:
+            world.until(promoted, process, limit_s=draw.uniform(0.4, 4.0))
+        except AssertionError:
+            kills += 1
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert kills < 60
+        if (state := world.state()) is not None:
+            bundles = world.folder / "chat" / "bundles"
+            assert {state.last_good, state.wanted.stable} <= {path.name for path in bundles.iterdir()}
+    assert kills > 0
+    assert world.served()["stable"] == world.state().wanted.stable
+    with open_record(world.db) as record:
+        events = [entry.payload["because"] for entry in record.journal("chat").entries(kind="state")]
+    passes = [one for one in events if one.get("event") == "ruled" and one["verdict"]["ruling"] == "PASS"]
+    assert len(passes) >= 2, "a PASS at 10 % and one at 50 %"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("study: speed.yaml", "study: none.yaml", "daemon.yaml:3: study: there is no file"),
+        ("breaches: 2", "breeches: 2", "breeches"),
+        ("minimize: latency_p95_s", "minimize: latency_p50_s", "nothing tells latency_p50_s"),
+        ("percents: [10, 50]", "percents: [50, 10]", "percents must grow"),
+        ("minimize: latency_p95_s,", "", "say one aim"),
+    ],
+)
+def test_a_mistake_in_its_file_is_one_line(world, old, new, words):
+    path = world.folder / "daemon.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UsageError) as raised:
+        load_service(path)
+    assert words in raised.value.message
+    assert "daemon.yaml:" in raised.value.message
+
+
+def test_a_service_that_nobody_knows(world):
+    with open_record(world.db, create=True):
+        pass
+    for word in ("status", "history", "freeze", "approve"):
+        done = world.ask(word, "chat")
+        assert done.returncode == 2
+        assert done.stderr == "error: there is no service 'chat' in this record — autotune daemon run FILE\n"
