@@ -28,7 +28,6 @@ def tell(record: Record, name: str) -> Story:
     tried = tuple(_tried(trials, spec.baseline, metric, sign, _reasons(study), _winner(study)))
     finished = study.events("finished")
     measured = [trial.outcome for trial in trials if isinstance(trial.outcome, Measurement)]
-    ceilings = study.events("ceilings")
     verdicts = {trial.number: trial.verdict for trial in trials if trial.verdict}
     best = [one.number for one in tried if one.best_so_far and one.number]
     return Story(
@@ -49,7 +48,7 @@ def tell(record: Record, name: str) -> Story:
         failures=study.failures(),
         phases_s=finished[-1][2]["phases_s"] if finished else {},
         stopped=finished[-1][2]["stopped"] if finished else "",
-        ceilings=ceilings[-1][2] if ceilings else {},
+        ceilings=study.newest_event("ceilings") or {},
         environment=measured[-1].environment if measured else {},
         source=spec.source,
         settings=_settings(spec),

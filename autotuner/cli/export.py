@@ -65,8 +65,6 @@ def export(
     if name is None or target is None:
         raise UsageError("export needs a study and a target", "autotune export NAME --to TARGET; see --list")
     from autotuner import exporting
-    from autotuner.exporters.bundle import ways_to_use
-    from autotuner.report.json_lines import dump
 
     if check:
         drawn, found = exporting.check_export(
@@ -76,6 +74,14 @@ def export(
     path, bundle = exporting.export(
         name, target, directory, db=db, force=force, hardware=hardware, settings=settings or []
     )
+    _tell(name, target, path, bundle, as_json)
+
+
+def _tell(name: str, target: str, path: Path, bundle: "Bundle", as_json: bool) -> None:
+    """Where it is on stdout; what a person should know besides on stderr."""
+    from autotuner.exporters.bundle import ways_to_use
+    from autotuner.report.json_lines import dump
+
     if as_json:
         written = {"study": name, "target": target, "path": str(path), "files": sorted(bundle.files)}
         print(dump({**written, **_missing(bundle), "use": bundle.use.replace("{bundle}", str(path))}))

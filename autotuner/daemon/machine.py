@@ -124,12 +124,20 @@ def advance(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> 
         plan: How candidates are brought in.
         at: Now, UTC.
     """
-    match state.phase, event:
-        case _, Froze(_):
+    match event:
+        case Froze():
             return replace(state, frozen=True)
-        case _, Thawed(_):
+        case Thawed():
             return replace(state, frozen=False)
-        case (Phase.WATCHING, Triggered(_)) | (Phase.APPROVAL, Approved(_)) if state.frozen:
+    if state.phase in (Phase.WATCHING, Phase.TUNING, Phase.APPROVAL):
+        return _at_rest(state, event, plan, at)
+    return _under_way(state, event, plan, at)
+
+
+def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> ServiceState:
+    """Nothing but the last good bundle serves."""
+    match state.phase, event:
+        case (Phase.WATCHING, Triggered()) | (Phase.APPROVAL, Approved()) if state.frozen:
             return state
         case Phase.WATCHING, Triggered(reason):
             return _enter(state, Phase.TUNING, at, reason, cycle=state.cycle + 1, candidate="", step=0)
@@ -147,11 +155,19 @@ def advance(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> 
         case ((Phase.TUNING | Phase.APPROVAL), Recalled(reason)):
             return _enter(state, Phase.WATCHING, at, reason)
         case Phase.WATCHING, Recalled(reason) if state.previous:
-            back = replace(state, candidate=state.last_good, last_good=state.previous, previous="")
-            return _back(back, at, reason)
-        case ((Phase.CANARY | Phase.PROMOTING | Phase.PROBATION), (Missed(reason) | Recalled(reason))):
-            return _back(state, at, reason)
+            return _back(replace(state, candidate=state.last_good, last_good=state.previous, previous=""), at, reason)
         case Phase.WATCHING, Missed(reason):
+            return _back(state, at, reason)
+        case _, Reached():
+            return replace(state, reached=True)
+        case _:
+            return state
+
+
+def _under_way(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> ServiceState:
+    """Something else serves, or serves beside it, or is being taken back."""
+    match state.phase, event:
+        case ((Phase.CANARY | Phase.PROMOTING | Phase.PROBATION), (Missed(reason) | Recalled(reason))):
             return _back(state, at, reason)
         case Phase.CANARY, Ruled(verdict) if state.reached:
             return _judged(state, verdict, plan, at)
@@ -161,22 +177,16 @@ def advance(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> 
             beside = Deployment(state.candidate, state.last_good, min(plan.percents))
             return _enter(state, Phase.PROBATION, at, "promoted; compared with what it replaced", wanted=beside)
         case Phase.ROLLING_BACK, Reached():
-            return _enter(
-                replace(state, reached=True), Phase.WATCHING, at, f"back at the last good one: {state.reason}"
-            )
+            back = replace(state, reached=True)
+            return _enter(back, Phase.WATCHING, at, f"back at the last good one: {state.reason}")
         case Phase.ROLLING_BACK, Missed(reason):
-            return _enter(state, Phase.ALARM, at, f"the way back failed: {reason}", wanted=state.wanted)
+            return _enter(state, Phase.ALARM, at, f"the way back failed: {reason}")
         case Phase.ALARM, Cleared(by):
             return _back(state, at, f"{by} has looked at it")
         case _, Reached():
             return replace(state, reached=True)
         case _:
             return state
-
-
-def is_possible(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> bool:
-    """Whether an event changes anything."""
-    return advance(state, event, plan, at) != state
 
 
 def _canary(state: ServiceState, plan: Plan, at: datetime, reason: str) -> ServiceState:

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from autotuner.exporters.documents import in_yaml, spelled
 from autotuner.exporters.places import LINES, Place, compose, is_literal, readable
 from autotuner.exporters.variables import quote
 from autotuner.types import Value
+
+_LANGUAGES = {".py": "x = ", ".toml": "x = ", ".json": "", ".yaml": "", ".yml": ""}  # what stands before a value alone
 
 
 def rewrite(text: str, file: Path, values: Mapping[Place, Value]) -> str:
@@ -58,15 +61,14 @@ def _changes_only(pairs: Iterable[tuple[str, str]], before: str, after: str, fil
 def _means(piece: str, file: Path) -> str | None:
     """What a value means alone; None when it cannot be read so."""
     try:
-        return _said(piece, file)
-    except UsageError:
+        return _said(piece, file) if file.suffix in _LANGUAGES else " ".join(shlex.split(piece))
+    except (UsageError, ValueError):  # a quote without its other half
         return None
 
 
 def _said(piece: str, file: Path) -> str:
     """What a value in the file's language means, alone."""
-    before = {".py": "x = ", ".toml": "x = ", ".json": "", ".yaml": "", ".yml": ""}.get(file.suffix, "x=")
-    return [*_leaves(before + piece, file)][-1][1]
+    return [*_leaves(_LANGUAGES.get(file.suffix, "x=") + piece, file)][-1][1]
 
 
 def _leaves(text: str, file: Path) -> Iterator[tuple[str, str]]:

@@ -61,8 +61,7 @@ def contributions(
         with pace.timed():
             found = ablation.judge(name, number, leader, reverted)
         if found is not None and found.gain_ratio < _NOT_MISSED_RATIO and ablation.keeps_limits:
-            worth_of_it = f"its change was worth {found.gain_ratio - 1:+.1%}"
-            listener(Note(f"{stage_name(stage)}: {name} goes back to its default: {worth_of_it}"))
+            listener(Note(f"{stage_name(stage)}: {name} goes back, its change was worth {found.gain_ratio - 1:+.1%}"))
             leader = reverted
         elif found is not None:
             worth[name] = found

@@ -141,7 +141,7 @@ def test_export(record, tmp_path):
     assert "env" in output("export", "--list")
     path = output("export", "good", "--to", "env", "-o", tmp_path / "out", "--db", record).strip()
     assert "AUTOTUNE_BATCH_SIZE=16" in (Path(path) / "good.env").read_text()
-    body = output("export", "good", "--to", "torchrun", "--db", record, "--json")
+    body = output("export", "good", "--to", "torchrun", "--db", record, "--json", "--force")
     assert "batch_size" in body["left_out"]
     assert {"launch.sh", "evidence.json", "README.md"} <= set(body["files"])
     done = autotune("export", "good", "--to", "json", "--check", "--db", record)

@@ -89,7 +89,16 @@ def folder(tmp_path_factory):
         spec = load(ROOT / "search_spaces" / "my_loop.yaml")
         chosen = {**spec.baseline, "micro_batch": 32}
         record.create(spec, "my_loop").append_verification(
-            Verification(Decision.BETTER, "It is.", chosen, spec.baseline, spec.objective.metric, 2.0, (1.9, 2.1))
+            Verification(
+                Decision.BETTER,
+                "It is.",
+                chosen,
+                spec.baseline,
+                spec.objective.metric,
+                2.0,
+                (1.9, 2.1),
+                environment={"cpu": "Some CPU"},
+            )
         )
     return place
 

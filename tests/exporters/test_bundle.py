@@ -197,7 +197,9 @@ def test_a_full_disk_leaves_the_old_bundle_and_no_rest(tmp_path):
 def test_left_out_parameters_are_named_in_the_bundle():
     from autotuner.exporters.torchrun import TorchrunExporter
 
-    bundle = make_bundle(TorchrunExporter(), PLAIN)
+    with pytest.raises(UsageError, match="torchrun can be told nothing of what serve changes: batch_size, compile"):
+        make_bundle(TorchrunExporter(), PLAIN)
+    bundle = make_bundle(TorchrunExporter(), PLAIN, force=True)
     assert "batch_size = 32" in bundle.files["README.md"].decode()
     assert "batch_size" in json.loads(bundle.files["evidence.json"])["left_out"]
 
@@ -205,7 +207,7 @@ def test_left_out_parameters_are_named_in_the_bundle():
 def test_no_way_back_is_promised_where_nothing_changes():
     from autotuner.exporters.torchrun import TorchrunExporter
 
-    bundle = make_bundle(TorchrunExporter(), PLAIN)
+    bundle = make_bundle(TorchrunExporter(), PLAIN, force=True)
     assert not any(name.startswith("rollback/") for name in bundle.files)
     readme = bundle.files["README.md"].decode()
     assert "rollback" not in readme

@@ -18,7 +18,7 @@ PORTRAIT = Portrait(
     "qwen3-cpu", script.AT, script.METRIC, True, f"maximize {script.METRIC}", {script.METRIC: True}, 12,
     {"out_of_memory": 1, "timed_out": 1}, (2204.0, 1102.0, None, 2938.0), script.BASELINE, 2204.0,
     baseline_diagnosis=script.HOST_BOUND,
-    best=(script.TRIALS[6], script.TRIALS[10]), front=(), last=script.TRIALS[-2:],
+    best=(script.TRIALS[6], script.TRIALS[10]), winner=script.TRIALS[6], front=(), last=script.TRIALS[-2:],
     verifications=((script.AT, script.VERIFICATION),), environment=script.ENVIRONMENT,
 )  # fmt: skip
 

@@ -81,7 +81,8 @@ def test_an_older_record_takes_runs(path, spec):
     with open_record(str(path)) as record:
         record.create(spec, "tiny")
     with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE bench")
+        for table in ("bench", "journal", "lease"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE autotune_revision SET version_num = '0002'")
     with open_record(str(path)) as record:
         assert record.names() == ["tiny"]

@@ -60,9 +60,7 @@ class TestContributions:
         assert all(
             one.pairs == 4 and one.gain_interval[0] < one.gain_ratio < one.gain_interval[1] < math.inf for one in found
         )
-        assert any(
-            "pin goes back to its default: its change" in event.text for event in heard if isinstance(event, Note)
-        )
+        assert any("pin goes back, its change" in event.text for event in heard if isinstance(event, Note))
         assert sum(isinstance(event, PairMeasured) for event in heard) == 12
         assert not pool.standing
 
