@@ -223,11 +223,13 @@ def _simplified(bench: Bench, leader: Trial, trials: Sequence[Trial]) -> tuple[C
 def _metrics(spec: StudySpec, result: ContestResult, arm: str) -> Metrics:
     """What one arm measured.
 
-    The compared metric is the geometric mean over the pairs, so that the ratio of both is the gain that is claimed.
+    The compared metric is the geometric mean over the pairs, so that the ratio of both is the gain that is claimed; a
+    score is one already.
     """
     samples = result.candidate_samples if arm == "candidate" else result.baseline_samples
     paired = [getattr(pair, arm) for pair in result.pairs]
-    compared = {spec.objective.metric: geometric_mean(paired)} if paired else {}
+    single = len(spec.objective.objectives) == 1
+    compared = {spec.objective.metric: geometric_mean(paired)} if paired and single else {}
     return {**reported(spec, samples, result.baseline_samples), **compared}
 
 
