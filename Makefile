@@ -27,7 +27,7 @@ $(BIN)/prometheus: | $(STAMP)
 		install usr/bin/prometheus "$(abspath $@)"
 
 tune: setup
-	$(BIN)/autotune study start search_spaces/inference.yaml
+	$(BIN)/autotune study start search_spaces/inference.yaml $(TUNE)
 
 # Two files at a time; then, one by one, what measures time and must not be disturbed.
 test: setup

@@ -235,7 +235,7 @@ class Service(RuleBasedStateMachine):
 
 
 TestService = Service.TestCase
-TestService.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestService.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
 def test_the_journal_keeps_a_state_as_it_was(tmp_path):

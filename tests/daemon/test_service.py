@@ -174,7 +174,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
     while not promoted(world.state()):
         process = world.start()
         try:
-            world.until(promoted, process, limit_s=draw.uniform(0.4, 4.0) if kills < 15 else 120)
+            world.until(promoted, process, limit_s=draw.uniform(0.4, 4.0) if kills < 8 else 120)
         except AssertionError:
             kills += 1
         os.kill(process.pid, signal.SIGKILL)
