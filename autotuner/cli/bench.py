@@ -1,15 +1,12 @@
 """`autotune bench`."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autotuner.cli.exits import report_error
-from autotuner.cli.interruption import interruptible
+from autotuner.cli.exits import interrupted_is_one_line
 from autotuner.cli.options import Db, Json, Set
 from autotuner.errors import MachineError, UsageError
 
@@ -56,7 +53,7 @@ def bench(
     command, 3 when the machine cannot, 130 when interrupted (nothing is appended then).
     """
     _check(history, base, (junit, markdown))
-    with _interrupted_is_one_line(as_json):
+    with interrupted_is_one_line("nothing was appended", as_json):
         from autotuner import bench as run
 
         order = run.Order(file, tuple(overrides or ()), base, margin, minutes, branch, db)
@@ -126,12 +123,3 @@ def _write(report: "BenchReport", junit: Path | None, markdown: Path | None, str
         raise MachineError(
             f"{error.filename} cannot be written: {error.strerror}", "the run is in the record"
         ) from None
-
-
-@contextmanager
-def _interrupted_is_one_line(as_json: bool) -> Iterator[None]:
-    try:
-        with interruptible():
-            yield
-    except KeyboardInterrupt:
-        raise typer.Exit(report_error("interrupted: nothing was appended", "", 130, as_json)) from None

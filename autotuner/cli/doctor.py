@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from autotuner.cli.exits import report_error, say
+from autotuner.cli.exits import interrupted_is_one_line, say
 from autotuner.cli.options import Db, Json
 
 
@@ -30,18 +30,14 @@ def doctor(
 
     Ends with 0 when it can be measured on, whatever could be better; with 3 when it cannot, 130 when interrupted.
     """
-    from autotuner.cli.interruption import interruptible
     from autotuner.doctor import examine
     from autotuner.report.doctor import examination_json, examination_view
     from autotuner.report.json_lines import dump
     from autotuner.report.terminal import show
 
     chosen = None if device is Device.AUTO else device.value
-    try:
-        with interruptible():
-            found = examine(chosen, db, quick=not full, again=again, note=say)
-    except KeyboardInterrupt:
-        raise typer.Exit(report_error("interrupted, nothing was kept", "", 130, as_json)) from None
+    with interrupted_is_one_line("nothing was kept", as_json):
+        found = examine(chosen, db, quick=not full, again=again, note=say)
     if as_json:
         print(dump(examination_json(found), indent=2))
     else:

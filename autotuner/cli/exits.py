@@ -4,13 +4,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from autotuner.cli.interruption import insistent
+from autotuner.cli.interruption import insistent, interruptible
 from autotuner.errors import AutotuneError
 
 # typer carries click inside since 0.26 and exports only one of its usage errors: the class above that is all of them
@@ -47,6 +48,20 @@ class Commands(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # the same class, by version
         """In help, groups come before single commands."""
         return sorted(self.commands, key=lambda name: not isinstance(self.commands[name], TyperGroup))
+
+
+@contextmanager
+def interrupted_is_one_line(what: str, as_json: bool) -> Iterator[None]:
+    """End with 130 and "interrupted: `what`" when somebody interrupts.
+
+    Raises:
+        typer.Exit: Somebody did.
+    """
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt:
+        raise typer.Exit(report_error(f"interrupted: {what}", "", 130, as_json)) from None
 
 
 def open_missing_streams() -> None:

@@ -1,14 +1,12 @@
 """`autotune profile`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autotuner.cli.exits import report_error, say
-from autotuner.cli.interruption import interruptible
+from autotuner.cli.exits import interrupted_is_one_line, say
 from autotuner.cli.options import Db, Json
 from autotuner.errors import UsageError
 
@@ -61,7 +59,7 @@ def profile(
     from autotuner.report.profile import profile_json, profile_summary
     from autotuner.report.terminal import show
 
-    with _interrupted_is_one_line(as_json):
+    with interrupted_is_one_line("no profile was written", as_json):
         spec, config = _chosen(file, settings or (), best, db)
         folder = out or profiling.default_folder(spec)
         found = profiling.profile(spec, config, folder, steps=steps, listener=_ignore if as_json else say)
@@ -97,12 +95,3 @@ def _chosen(file: Path | None, settings: Sequence[str], best: str | None, db: st
     with api.load_study(str(best), db) as study:
         spec = restore(study.spec())
         return spec, profiling.choose(spec, api.recommendation(study).config, settings)
-
-
-@contextmanager
-def _interrupted_is_one_line(as_json: bool) -> Iterator[None]:
-    try:
-        with interruptible():
-            yield
-    except KeyboardInterrupt:
-        raise typer.Exit(report_error("interrupted: no profile was written", "", 130, as_json)) from None

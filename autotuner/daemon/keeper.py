@@ -157,7 +157,8 @@ class Keeper:
     def _place(self, state: ServiceState) -> ServiceState:
         try:
             if not self._terms.dry_run:
-                self._world.place(state.wanted, self._token)
+                with self._leading():  # a hook may take longer than the lease
+                    self._world.place(state.wanted, self._token)
             elif self._world.observe() != state.wanted:
                 return self._happen(state, Missed("a dry run puts nothing in place"))
         except HookError as error:

@@ -2,6 +2,8 @@
 
 import math
 import random
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -233,6 +235,21 @@ def test_two_daemons_and_one_leader(journal):
     world.now += timedelta(seconds=LEASE_S + 1)
     assert other.turn() is not None
     assert one.turn() is None
+
+
+def test_a_hook_that_takes_longer_than_the_lease_does_not_lose_it(journal):
+    world, rivals = Simulated(), []
+
+    def slowly(wanted, token):
+        for _ in range(6):  # twice as long as the lease
+            time.sleep(0.3)
+            world.now += timedelta(seconds=0.2)
+            rivals.append(journal.acquire("other", world.now.timestamp(), 0.6))
+        world.served = wanted
+
+    outside = replace(world.world(), place=slowly)
+    state = Keeper(journal, outside, replace(TERMS, lease_s=0.6), Watch([LEVEL]), "one").turn()
+    assert (rivals, state.reached) == ([None] * 6, True)
 
 
 @pytest.mark.parametrize("seed", range(25))
