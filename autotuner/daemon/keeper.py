@@ -140,6 +140,8 @@ class Keeper:
             self._journal.enter(self._token, after, told)
         if after.phase is not state.phase:
             self._watch.forget()
+            if after.phase is Phase.WATCHING:
+                self._journal.forget(self._token, _KEPT)
             if after.phase in (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK):
                 self._world.alert(f"{self._journal.service}: {after.phase}: {after.reason}")
         return after

@@ -252,6 +252,22 @@ def test_a_hook_that_takes_longer_than_the_lease_does_not_lose_it(journal):
     assert (rivals, state.reached) == ([None] * 6, True)
 
 
+def test_a_journal_of_many_cycles_stays_small(journal, monkeypatch):
+    monkeypatch.setattr("autotuner.daemon.keeper._KEPT", 50)
+    world = Simulated()
+    kept, sizes = keeper(journal, world), []
+    for cycle in range(12):
+        world.latency_s[f"b{cycle}x"] = 0.275
+        world.offers = [f"b{cycle}x"]
+        until(kept, Phase.CANARY)
+        until(kept, Phase.WATCHING)
+        world.now += timedelta(hours=1)
+        sizes.append(len(list(journal.entries())))
+    assert max(sizes) < 5 * 50
+    assert sizes[-1] == pytest.approx(sizes[5], abs=60)
+    assert len(world.tuned) == 12
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_cut_off_at_any_call_the_next_one_takes_it_up(journal, seed):
     """Dead at a random call, again and again: in the end everything is as if it had never been."""
