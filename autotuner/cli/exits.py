@@ -27,11 +27,13 @@ class Commands(TyperGroup):
         open_missing_streams()
         make_printable()
         try:
-            with insistent():
+            with insistent(), interruptible():
                 code = super().main(given, **{**options, "prog_name": "autotune", "standalone_mode": False})
             sys.stdout.flush()
         except AutotuneError as error:
             code = report_error(error.message, error.hint, error.exit_code, "--json" in given)
+        except KeyboardInterrupt:
+            code = report_error("interrupted", "", 130, "--json" in given)
         except typer.Abort:
             code = report_error("aborted", "", 1, "--json" in given)
         except BrokenPipeError:

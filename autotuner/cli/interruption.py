@@ -16,16 +16,37 @@ _AGAIN_S = 0.01  # by then the callback that dropped it has returned; if not, it
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does."""
+    """SIGTERM ends a command as Ctrl-C does, and the next one, while the command is leaving, ends it at once.
+
+    Whatever comes out after an interruption is one: typer ends silently, extension modules wrap it into errors of
+    their own, pydantic's while it builds a class for example. One that was ignored from the start (a shell's
+    background job) stays so.
+
+    Raises:
+        KeyboardInterrupt: Somebody interrupted.
+    """
+    asked = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
+        if asked:
+            raise KeyboardInterrupt
+    except Exception as error:
+        if asked:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            # Once leaving, also from a scope inside, no exception may come out of the interpreter's own last acts.
+            ended = asked or signal.getsignal(number) is not interrupt
+            signal.signal(number, signal.SIG_DFL if ended else before[number])
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The command line `autotune`. Imports typer and nothing heavy: `autotune --help` must answer at once."""
 
+import signal
 from typing import Annotated
 
 import typer
@@ -101,3 +102,10 @@ app.command("profile")(profile)
 app.command("doctor")(doctor)
 app.command("load")(load)
 app.command("dashboard")(dashboard)
+
+
+def main() -> None:
+    """The program `autotune`. Before a command has begun, Ctrl-C ends it at once and without a word."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in a shell's background job
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    app()
