@@ -1,6 +1,7 @@
 """`autotune daemon run`."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,8 @@ from autotuner.cli.options import Db
 if TYPE_CHECKING:
     from autotuner.types import ServiceState
 
-_PATIENCE_S = 5.0  # between two looks at what a person says
+_PATIENCE_S = 5.0  # between two turns that wait for something outside
+_LISTEN_S = 1.0  # between two looks at what a person says
 
 
 def run(
@@ -33,11 +35,12 @@ def run(
 
 
 def _keep(file: Path, once: bool, db: str | None) -> None:
+    from autotuner import telemetry
     from autotuner.daemon.service import opened
     from autotuner.daemon.spec import load_service
 
     spec = load_service(file)
-    with opened(spec, db) as service:
+    with telemetry.session(), opened(spec, db) as service:
         keeper, before = service.keeper(), ""
         try:
             while True:
@@ -48,7 +51,7 @@ def _keep(file: Path, once: bool, db: str | None) -> None:
                     before = told
                 if once:
                     return
-                time.sleep(_pause_s(state, spec.watch.interval))
+                _wait(_pause_s(state, spec.watch.interval), keeper.is_called)
         finally:
             keeper.leave()
 
@@ -58,6 +61,15 @@ def _told(state: "ServiceState | None") -> str:
         return "another daemon leads: waiting"
     place = "" if state.reached else ", to be put in place"
     return f"{state.phase}: {state.reason}{place}"
+
+
+def _wait(seconds: float, is_called: Callable[[], bool]) -> None:
+    """Until the time has passed, or a person says something."""
+    ends_s = time.monotonic() + seconds
+    while (left_s := ends_s - time.monotonic()) > 0:
+        time.sleep(min(_LISTEN_S, left_s))
+        if is_called():
+            return
 
 
 def _pause_s(state: "ServiceState | None", interval_s: float) -> float:

@@ -60,12 +60,12 @@ def put_in_place(
         "candidate": str(folder_of(wanted.candidate)) if wanted.candidate else "", "candidate_hash": wanted.candidate,
         "percent": str(wanted.percent), "token": str(token),
     }  # fmt: skip
-    _run("apply", hooks.apply, words, ends_s - clock())
+    run_hook("apply", hooks.apply, words, ends_s - clock())
     seen = observe(hooks, ends_s - clock())
     if seen != wanted:
         raise HookError(f"after apply the service says that it is {_told(seen)}, and not {_told(wanted)}")
     if hooks.smoke:
-        _run("smoke", hooks.smoke, words, ends_s - clock())
+        run_hook("smoke", hooks.smoke, words, ends_s - clock())
 
 
 def observe(hooks: Hooks, limit_s: float) -> Deployment:
@@ -74,7 +74,7 @@ def observe(hooks: Hooks, limit_s: float) -> Deployment:
     Raises:
         HookError: The hook failed, or says no such thing.
     """
-    text = _run("observe", hooks.observe, {}, limit_s)
+    text = run_hook("observe", hooks.observe, {}, limit_s)
     try:
         said: Any = json.loads(text)
         return Deployment(str(said["stable"]), str(said.get("candidate") or ""), int(said.get("percent") or 0))
@@ -84,8 +84,31 @@ def observe(hooks: Hooks, limit_s: float) -> Deployment:
         ) from None
 
 
-def _run(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: float) -> str:
-    """Its output. Ours is no shell; a program that leaves children behind loses them with its session."""
+def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
+    """What a program says of where the service runs: one JSON object, names and values.
+
+    Raises:
+        HookError: It failed, or says no such thing.
+    """
+    text = run_hook("environment", argv, {}, limit_s)
+    try:
+        return {str(name): str(value) for name, value in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        raise HookError(f"environment says no JSON object, but: {text[:200]!r}") from None
+
+
+def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: float) -> str:
+    """Run one of the user's programs and return what it prints; no shell is involved.
+
+    Args:
+        name: What it is, for errors.
+        argv: With words in braces.
+        words: What they become.
+        limit_s: Then it is killed, with its session.
+
+    Raises:
+        HookError: It cannot be started, does not end in time, or not with 0.
+    """
     if limit_s <= 0:
         raise HookError(f"no time was left for {name}")
     filled = [_fill(word, words) for word in argv]

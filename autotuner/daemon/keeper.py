@@ -3,10 +3,9 @@ in the journal, and everything that a turn does to the world may be done again.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict
 
 from autotuner.analyze.canary import judge_canary
 from autotuner.daemon.hooks import HookError
@@ -16,7 +15,6 @@ from autotuner.daemon.machine import (
     Froze,
     Happening,
     Missed,
-    Plan,
     Reached,
     Recalled,
     Refused,
@@ -27,66 +25,19 @@ from autotuner.daemon.machine import (
     advance,
     begin,
 )
-from autotuner.daemon.sources import Read
-from autotuner.daemon.watching import Pauses, Watch
-from autotuner.store.journal import Entry, Journal, LeaseLostError
-from autotuner.types import CanaryRules, Deployment, Guard, Phase, Ruling, ServiceState, Window
+from autotuner.daemon.sources import Reading
+from autotuner.daemon.spans import tell_cycle
+from autotuner.daemon.spending import STRETCH, spent_device_s
+from autotuner.daemon.watching import Watch, broken_by_candidate
+from autotuner.daemon.world import LEASE_S, Terms, World
+from autotuner.monitor.environment import environment_key
+from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
+from autotuner.types import Phase, Ruling, ServiceState, Window
 
-LEASE_S = 30.0
+__all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
+
 _KEPT = 1000  # entries of each kind
 SAID = ("approve", "refuse", "rollback", "clear", "freeze", "unfreeze", "tune")  # what a person can say
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Everything outside that a keeper asks or changes; a test gives a simulated one.
-
-    Attributes:
-        clock: UTC.
-        first: The bundle of what serves today, for a service that is met for the first time.
-        observe: What serves now. Raises HookError.
-        place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
-        read: Every signal of the service.
-        environment: Of the machine that serves.
-        tune: Runs the study of a cycle to its end, or takes it up; the candidate's bundle, empty for none, and why.
-        window: Measures both arms once, side by side: what serves stably, and the one beside it.
-        alert: Somebody has to know this.
-    """
-
-    clock: Callable[[], datetime]
-    first: Callable[[], str]
-    observe: Callable[[], Deployment]
-    place: Callable[[Deployment, int], None]
-    read: Callable[[], Mapping[str, Read]]
-    environment: Callable[[], Mapping[str, str]]
-    tune: Callable[[ServiceState], tuple[str, str]]
-    window: Callable[[], Window]
-    alert: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the user wants of a service.
-
-    Attributes:
-        plan: How a candidate is brought in.
-        aim: What a candidate must be better at.
-        guards: What it must not be worse at.
-        rules: How strictly that is judged.
-        probation: The same after the promotion.
-        pauses: When nothing is begun.
-        lease_s: So long after the last sign of life of one daemon another may take over.
-        dry_run: Everything is looked at and decided, and nothing is ever put in place.
-    """
-
-    aim: Guard
-    guards: Sequence[Guard] = ()
-    plan: Plan = field(default_factory=Plan)
-    rules: CanaryRules = field(default_factory=CanaryRules)
-    probation: CanaryRules = field(default_factory=lambda: CanaryRules(most_windows=32))
-    pauses: Pauses = field(default_factory=Pauses)
-    lease_s: float = LEASE_S
-    dry_run: bool = False
 
 
 class Keeper:
@@ -103,13 +54,15 @@ class Keeper:
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
         self._journal, self._world, self._terms, self._watch, self._holder = journal, world, terms, watch, holder
         self._token = 0
+        self._heard: int | None = None  # the last word of a person that has had its effect; None: to be looked up
 
     def turn(self) -> ServiceState | None:
         """Do the next thing; the state afterwards, or None while another daemon leads."""
         token = self._lease()
         if token is None:
             return None
-        self._token = token
+        if token != self._token:
+            self._token, self._heard = token, None
         try:
             state = self._journal.state() or self._meet()
             state = self._hear(state)
@@ -118,6 +71,10 @@ class Keeper:
             return self._place(state)
         except LeaseLostError:
             return None
+
+    def is_called(self) -> bool:
+        """Whether a person has said something that has had no effect yet."""
+        return any(self._journal.entries(after=self._last_heard(), kinds=SAID))
 
     def leave(self) -> None:
         """Let another daemon lead at once."""
@@ -129,18 +86,21 @@ class Keeper:
 
     def _meet(self) -> ServiceState:
         state = begin(self._world.first(), self._world.clock())
-        self._journal.enter(self._token, state, {"event": "met"})
+        self._journal.enter(self._token, state, {"event": "met"}, self._world.clock())
         return state
 
     def _happen(self, state: ServiceState, event: Happening, **because: object) -> ServiceState:
         """Write down what comes of an event; nothing when nothing does."""
         after = advance(state, event, self._terms.plan, self._world.clock())
         if after != state or because:
-            told = {"event": type(event).__name__.lower(), **asdict(event), **because}
-            self._journal.enter(self._token, after, told)
+            told = {"event": type(event).__name__.lower(), **asdict(event), "heard": self._last_heard(), **because}
+            self._journal.enter(self._token, after, told, self._world.clock())
         if after.phase is not state.phase:
             self._watch.forget()
+            if after.phase in (Phase.WATCHING, Phase.ALARM):
+                tell_cycle(self._journal.service, after.cycle, self._last(STATE))
             if after.phase is Phase.WATCHING:
+                self._world.tidy({after.wanted.stable, after.last_good, after.previous})
                 self._journal.forget(self._token, _KEPT)
             if after.phase in (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK):
                 self._world.alert(f"{self._journal.service}: {after.phase}: {after.reason}")
@@ -148,13 +108,23 @@ class Keeper:
 
     def _hear(self, state: ServiceState) -> ServiceState:
         """What people said since the last turn, each once: the number of what was heard is written with its effect."""
-        heard = max((int(entry.payload["because"].get("heard", 0)) for entry in self._last("state")), default=0)
-        for entry in [one for one in self._journal.entries(after=heard) if one.kind in SAID]:
+        for entry in list(self._journal.entries(after=self._last_heard(), kinds=SAID)):
             state = self._happen(state, _meaning(entry), heard=entry.number)
+            self._heard = entry.number
         return state
 
+    def _last_heard(self) -> int:
+        """Every state says it, so that it outlives the words that are forgotten."""
+        if self._heard is None:
+            newest = list(self._journal.entries(kinds=(STATE,), last=1))
+            self._heard = int(newest[0].payload["because"].get("heard", 0)) if newest else 0
+        return self._heard
+
+    def _write(self, kind: str, payload: Mapping[str, object]) -> None:
+        self._journal.append(self._token, kind, payload, self._world.clock())
+
     def _last(self, kind: str) -> Iterator[Entry]:
-        return self._journal.entries(kind=kind, last=_KEPT)
+        return self._journal.entries(kinds=(kind,), last=_KEPT)
 
     def _place(self, state: ServiceState) -> ServiceState:
         try:
@@ -172,11 +142,7 @@ class Keeper:
             case Phase.WATCHING:
                 return self._watched(state)
             case Phase.TUNING:
-                with self._leading():
-                    candidate, reason = self._world.tune(state)
-                if candidate and candidate in self._quarantine():
-                    candidate, reason = "", f"{candidate} was rejected before"
-                return self._happen(state, Tuned(candidate, reason))
+                return self._tuned(state)
             case Phase.CANARY | Phase.PROBATION:
                 return self._compared(state)
             case Phase.PROMOTING | Phase.ROLLING_BACK:
@@ -185,32 +151,61 @@ class Keeper:
                 return state  # a person goes on
 
     def _watched(self, state: ServiceState) -> ServiceState:
-        now = self._world.clock()
+        now, readings = self._world.clock(), self._world.read()
         begun = [entry.at for entry in self._last("tuning")]
-        reason = self._watch.look(self._world.read(), self._world.environment(), now, begun)
+        reason = self._watch.look(readings, self._world.environment(), now, begun)
         if not reason:
             return state
-        pause = self._terms.pauses.reason(now, begun)
+        pause = self._terms.pauses.reason(now, begun, spent_device_s(self._last(STRETCH), now))
         if pause or state.frozen:
             return state
-        self._journal.append(self._token, "tuning", {"reason": reason})
+        seen = {name: read.value if isinstance(read, Reading) else read.reason for name, read in readings.items()}
+        self._write("tuning", {"reason": reason, "readings": seen})
         return self._happen(state, Triggered(reason))
+
+    def _tuned(self, state: ServiceState) -> ServiceState:
+        """First what can be found out of the service as it is, then the study."""
+        if not any(entry.payload["cycle"] == state.cycle for entry in self._last("incident")):
+            with self._leading() as stop:
+                found = self._world.collect(state, stop)
+            self._write("incident", {"cycle": state.cycle, "reason": state.reason, **found})
+        now = self._world.clock()
+        left_s = self._terms.pauses.left_s(spent_device_s(self._last(STRETCH), now)) / self._world.devices()
+        most = {"cycle": state.cycle, "devices": self._world.devices(), "most_s": left_s}
+        self._write(STRETCH, most)
+        with self._leading() as stop:
+            ended = self._world.tune(state, left_s, stop)
+        self._write(STRETCH, {"cycle": state.cycle})
+        if ended is None:
+            return state
+        candidate, reason = ended
+        if candidate and (candidate, self._where()) in self._quarantine():
+            candidate, reason = "", f"{candidate} was rejected before, on this machine with these versions"
+        return self._happen(state, Tuned(candidate, reason))
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""
         with self._leading():
             window = self._world.window()
-        self._journal.append(self._token, "window", {"since": state.since, **asdict(window)})
+        self._write("window", {"since": state.since, **asdict(window)})
         probation = state.phase is Phase.PROBATION
         windows = [_turned(one) if probation else one for one in self._windows(state)]
+        windows = windows[self._terms.warm_up_windows :]
+        if broken := broken_by_candidate(windows, self._terms.levels, self._terms.breaches):
+            return self._rejected(state, Recalled(broken), broken)
         rules = self._terms.probation if probation else self._terms.rules
         verdict = judge_canary(windows, self._terms.aim, self._terms.guards, rules)
         if not verdict.settled:
             return state
-        after = self._happen(state, Ruled(verdict))
-        if after.phase is Phase.ROLLING_BACK and verdict.ruling is Ruling.FAIL:
-            self._journal.append(self._token, "quarantine", {"bundle": state.candidate, "reason": verdict.reason})
-        return after
+        if verdict.ruling is Ruling.FAIL:
+            return self._rejected(state, Ruled(verdict), verdict.reason)
+        return self._happen(state, Ruled(verdict))
+
+    def _rejected(self, state: ServiceState, event: Happening, reason: str) -> ServiceState:
+        """Not to be tried again; written first, for afterwards the state is another."""
+        payload = {"bundle": state.candidate, "where": self._where(), "reason": reason}
+        self._write("quarantine", payload)
+        return self._happen(state, event)
 
     def _windows(self, state: ServiceState) -> Iterator[Window]:
         since = state.since.isoformat()
@@ -218,22 +213,27 @@ class Keeper:
             if entry.payload["since"] == since:
                 yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
 
-    def _quarantine(self) -> set[str]:
-        return {entry.payload["bundle"] for entry in self._last("quarantine")}
+    def _quarantine(self) -> set[tuple[str, str]]:
+        return {(entry.payload["bundle"], entry.payload["where"]) for entry in self._last("quarantine")}
+
+    def _where(self) -> str:
+        """What was rejected here may be good with another driver, version or model."""
+        return environment_key(self._world.environment())
 
     @contextmanager
-    def _leading(self) -> Iterator[None]:
-        """Renew the lease while something takes long."""
-        over = threading.Event()
+    def _leading(self) -> Iterator[Callable[[], bool]]:
+        """Renew the lease while something takes long; yields what says that it had better stop."""
+        over, lost = threading.Event(), threading.Event()
 
         def renew() -> None:
             while not over.wait(self._terms.lease_s / 3):
-                self._lease()
+                if self._lease() != self._token:
+                    lost.set()
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
         try:
-            yield
+            yield lambda: lost.is_set() or self.is_called()
         finally:
             over.set()
             thread.join()

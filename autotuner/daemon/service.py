@@ -1,31 +1,37 @@
 """A service as its file describes it: the keeper's world, of the user's programs, Prometheus and the loop itself."""
 
 import json
+import math
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from autotuner import api
+from autotuner.adjust.space import Space
 from autotuner.daemon.bundles import Bundles
-from autotuner.daemon.hooks import HookError, observe, put_in_place
+from autotuner.daemon.hooks import HookError, observe, put_in_place, run_hook, said_environment
 from autotuner.daemon.keeper import Keeper, World
 from autotuner.daemon.sources import Gap, Prometheus, Reading
 from autotuner.daemon.spec import CANDIDATE, STABLE, ServiceSpec
+from autotuner.daemon.working import work
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.exporting import make_exporter, recommendation, unverified
 from autotuner.monitor import environment
 from autotuner.plugins import Exporter
 from autotuner.spec.model import StudySpec
-from autotuner.store import Record
+from autotuner.store import Record, Study
 from autotuner.types import Config, Decision, Deployment, Recommendation, ServiceState, Value, Window
 
 CONFIG = "config.json"  # of a bundle: the configuration that its files say
+_INCIDENTS = 20  # whose evidence is kept
 
 
 class Service:
@@ -39,7 +45,8 @@ class Service:
 
     def __init__(self, spec: ServiceSpec, record: Record, db: str | None) -> None:
         self.spec, self._record, self._db = spec, record, db
-        self.bundles = Bundles(record.folder(spec.service) / "bundles")
+        self._folder = record.folder(spec.service)
+        self.bundles = Bundles(self._folder / "bundles")
         self.journal = record.journal(spec.service)
         self._exporter: Exporter = make_exporter(spec.target, spec.settings)
 
@@ -56,14 +63,35 @@ class Service:
             observe=lambda: observe(hooks, hooks.deadline_s),
             place=self._place,
             read=lambda: {name: self.spec.source(name, STABLE).read(time.time()) for name in self.spec.signals},
-            environment=lambda: environment.fingerprint(self._study().device, {}),
+            environment=self._environment,
             tune=self._tune,
             window=self._window,
             alert=self._alert,
+            collect=self._collect,
+            tidy=self.bundles.forget,
+            devices=self._devices,
         )
 
-    def _study(self, overrides: tuple[str, ...] = ()) -> StudySpec:
-        return api.read_spec(self.spec.study, overrides)
+    def _study(self) -> StudySpec:
+        return api.read_spec(self.spec.study, ())
+
+    def _environment(self) -> Mapping[str, str]:
+        """Hardware, driver and versions of this machine, the model's hash, and what the user's own program adds."""
+        study = self._study()
+        return {**environment.fingerprint(study.device, study.workload.identity()), **self._said_environment()}
+
+    def _said_environment(self) -> Mapping[str, str]:
+        if not self.spec.hooks.environment:
+            return {}
+        try:
+            return said_environment(self.spec.hooks.environment, self.spec.hooks.deadline)
+        except HookError as error:
+            self._alert(f"{self.spec.service}: {error}")
+            return {}
+
+    def _devices(self) -> int:
+        study = self._study()
+        return Space(study).most_ranks() if study.device == "cuda" else 1
 
     def _first(self) -> str:
         """What runs today: the study file's defaults."""
@@ -87,23 +115,55 @@ class Service:
         except MachineError as error:
             raise HookError(f"{error.message} ({error.hint})") from None
 
-    def _tune(self, state: ServiceState) -> tuple[str, str]:
-        """The study of a cycle, begun or taken up; its baseline is what serves today."""
+    def _tune(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> tuple[str, str] | None:
+        """The study of a cycle, begun or taken up, in a process of its own; its baseline is what serves today."""
         name = f"{self.spec.service}-{state.cycle}"
+        request: dict[str, object] = {"do": "resume", "name": name, "db": self._db}
+        if name not in self._record.names():
+            today = self._config(state.last_good)
+            overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in today.items()]
+            minutes = min(most_s / 60, self._study().budget.minutes or math.inf)
+            overrides += [f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else []
+            request |= {"do": "start", "file": str(self.spec.study), "overrides": overrides}
         try:
-            if name not in self._record.names():
-                today: Mapping[str, Value] = json.loads((self.bundles.path(state.last_good) / CONFIG).read_text())
-                overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in today.items()]
-                api.start(self.spec.study, overrides=overrides, name=name, db=self._db)
-            elif not self._record.study(name).events("finished"):
-                api.resume(name, db=self._db)
+            ended = name in self._record.names() and bool(self._record.study(name).events("finished"))
+            if not ended and work(request, self._folder / "logs" / f"{name}.log", stop) is None:
+                return None
         except AutotuneError as error:
             return "", f"the study {name} could not be run: {error.message}"
-        found = recommendation(self._record.study(name))
+        study = self._record.study(name)
+        found, bound = recommendation(study), _bound(study)
         proof = found.verification
         if proof.decision is not Decision.BETTER:
-            return "", f"study {name}: {proof.decision}: {proof.reason}"
-        return self._bundle(found.config, found), f"study {name}: {proof.metric} {proof.gain_ratio:.2f}x"
+            return "", f"study {name}: {proof.decision}: {proof.reason}{bound}"
+        return self._bundle(found.config, found), f"study {name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+
+    def _config(self, bundle: str) -> Mapping[str, Value]:
+        return dict(json.loads((self.bundles.path(bundle) / CONFIG).read_text()))
+
+    def _collect(self, state: ServiceState, stop: Callable[[], bool]) -> Mapping[str, Any]:
+        """What serves, profiled on this machine, and what the user's own program finds, in a folder of the cycle."""
+        incidents = self._folder / "incidents"
+        folder = incidents / f"{state.cycle:06d}"
+        found: dict[str, object] = {"folder": str(folder), "environment": self._environment()}
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.spec.watch.profile:
+            request = {"do": "profile", "file": str(self.spec.study), "config": self._config(state.last_good),
+                       "folder": str(folder / "profile")}  # fmt: skip
+            try:
+                found |= work(request, folder / "profile.log", stop) or {"profile": "stopped"}
+            except AutotuneError as error:
+                found["profile"] = error.message
+        if self.spec.hooks.evidence:
+            try:
+                found["evidence"] = run_hook(
+                    "evidence", self.spec.hooks.evidence, {"folder": str(folder)}, self.spec.hooks.deadline
+                )
+            except HookError as error:
+                found["evidence"] = str(error)
+        for old in sorted(incidents.iterdir())[:-_INCIDENTS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return found
 
     def _window(self) -> Window:
         """Both arms over the same seconds: the queries speak of the time that has just passed."""
@@ -135,6 +195,12 @@ class Service:
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
                 self.journal.tell("alert", {"text": f"the alert program failed: {error}"})
+
+
+def _bound(study: Study) -> str:
+    """What bound the service as it was, in a clause."""
+    found = next((trial.verdict.diagnosis for trial in study.trials() if trial.verdict), None)
+    return f"; as it was: {found.sentence}" if found and found.sentence else ""
 
 
 def _count(source: Prometheus | None) -> int:

@@ -1,5 +1,6 @@
 """A daemon's file: which service, what is watched, how a candidate is brought in, and by which programs."""
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import time
@@ -9,10 +10,10 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from autotuner.daemon.hooks import Hooks
-from autotuner.daemon.keeper import Terms
 from autotuner.daemon.machine import Plan
 from autotuner.daemon.sources import Prometheus
 from autotuner.daemon.watching import Pauses, Watch
+from autotuner.daemon.world import Terms
 from autotuner.errors import UsageError
 from autotuner.metrics import goal, parse_quantity
 from autotuner.spec.draft import read
@@ -62,7 +63,25 @@ class WatchSection(_Section):
     every: Seconds | None = Field(None, description="Tune so often whatever is seen: 7 d.")
     cooldown: Seconds = Field(3600.0, description="Between two studies.")
     per_day: int = Field(3, ge=1, description="Most studies within 24 hours.")
+    gpu_minutes_per_day: float | None = Field(None, gt=0, description="Most that studies use; without a GPU, minutes.")
+    money_per_day: float | None = Field(None, gt=0, description="Most that they cost, by gpu_hour_price.")
+    gpu_hour_price: float | None = Field(None, gt=0, description="Of one GPU, in the same currency.")
+    profile: bool = Field(True, description="Before each study, what serves is profiled on this machine.")
     quiet: tuple[tuple[ClockTime, ClockTime], ...] = Field((), description="Hours in which none is begun, UTC.")
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Self:
+        if self.money_per_day is not None and self.gpu_hour_price is None:
+            raise ValueError("money_per_day needs gpu_hour_price")
+        return self
+
+    @property
+    def device_s_per_day(self) -> float:
+        """The stricter of both budgets."""
+        minutes = math.inf if self.gpu_minutes_per_day is None else self.gpu_minutes_per_day
+        if self.money_per_day is not None and self.gpu_hour_price is not None:
+            minutes = min(minutes, 60 * self.money_per_day / self.gpu_hour_price)
+        return 60 * minutes
 
 
 class CanarySection(_Section):
@@ -75,6 +94,7 @@ class CanarySection(_Section):
     )
     margin: float = Field(0.02, ge=0, lt=1, description="The same of the aim, until it is better.")
     window: Seconds = Field(10.0, description="Of one comparison.")
+    warm_up_windows: int = Field(2, ge=0, description="The first windows after a change, which count for nothing.")
     least_windows: int = Field(16, ge=8)
     most_windows: int = Field(120, ge=16)
     probation_windows: int = Field(60, ge=16)
@@ -98,6 +118,8 @@ class HooksSection(_Section):
     apply: tuple[str, ...] = Field(min_length=1)
     observe: tuple[str, ...] = Field(min_length=1)
     smoke: tuple[str, ...] = ()
+    environment: tuple[str, ...] = Field((), description="Prints a JSON object: versions of where the service runs.")
+    evidence: tuple[str, ...] = Field((), description="Is given {folder} before a study: what it writes there is kept.")
     deadline: Seconds = 60.0
 
 
@@ -160,9 +182,9 @@ class ServiceSpec(_Section):
         probation = CanaryRules(canary.least_windows, canary.probation_windows, failure_ratio=canary.failure_ratio)
         guards = tuple(Guard(name, goal(name).better == "higher", margin) for name, margin in canary.guards.items())
         return Terms(
-            self.aim, guards, Plan(canary.percents, self.approval), rules, probation,
-            Pauses(watch.cooldown, watch.per_day, watch.quiet), self.lease,
-            self.dry_run,
+            self.aim, guards, self.levels, watch.breaches, Plan(canary.percents, self.approval), rules, probation,
+            canary.warm_up_windows, Pauses(watch.cooldown, watch.per_day, watch.device_s_per_day, watch.quiet),
+            self.lease, self.dry_run,
         )  # fmt: skip
 
     def watching(self) -> Watch:

@@ -14,7 +14,9 @@ from autotuner.analyze.drift import find_drift
 from autotuner.daemon.sources import Gap, Read, Reading
 from autotuner.metrics import format_value
 from autotuner.spec.expressions import Limit
+from autotuner.types import Window
 
+LEAST_S = 60.0  # a study that is shorter finds nothing
 _KEPT = 400  # looks at a signal that are remembered
 
 
@@ -25,19 +27,22 @@ class Pauses:
     Attributes:
         cooldown_s: After the last time.
         per_day: Most times within 24 hours.
+        device_s_per_day: Most seconds of devices within 24 hours.
         quiet: (from, to) of every day, UTC; a pause over midnight has a later beginning than end.
     """
 
     cooldown_s: float = 3600.0
     per_day: int = 3
+    device_s_per_day: float = math.inf
     quiet: Sequence[tuple[time, time]] = ()
 
-    def reason(self, now: datetime, begun: Sequence[datetime]) -> str:
+    def reason(self, now: datetime, begun: Sequence[datetime], spent_device_s: float = 0.0) -> str:
         """Why nothing may be begun now; empty when it may.
 
         Args:
             now: UTC.
             begun: When it was, in any order.
+            spent_device_s: Within the last 24 hours.
         """
         if begun and (now - max(begun)).total_seconds() < self.cooldown_s:
             return f"the last time was less than {self.cooldown_s:g} s ago"
@@ -45,7 +50,14 @@ class Pauses:
             return f"{self.per_day} times within a day are enough"
         if any(_within(now.time(), begin, end) for begin, end in self.quiet):
             return "these are quiet hours"
+        if self.device_s_per_day - spent_device_s < LEAST_S:
+            return f"of the day's {self.device_s_per_day / 60:g} minutes of devices {spent_device_s / 60:.1f} are spent"
         return ""
+
+    def left_s(self, spent_device_s: float) -> float:
+        """Seconds of devices that a study may take; without bound where a person wants one beyond the day's."""
+        left_s = self.device_s_per_day - spent_device_s
+        return left_s if left_s >= LEAST_S else math.inf
 
 
 def _within(at: time, begin: time, end: time) -> bool:
@@ -123,3 +135,22 @@ class Watch:
         if self.every_s is None or not begun or (now - max(begun)).total_seconds() < self.every_s:
             return ""
         return f"{self.every_s / 86400:g} days have passed"
+
+
+def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], breaches: int) -> str:
+    """A level that the candidate has broken in each of the newest windows while the other kept it; empty for none.
+
+    Args:
+        windows: In order.
+        levels: Of the service.
+        breaches: So many windows.
+    """
+    newest = windows[-breaches:]
+    for limit in levels if len(newest) == breaches else ():
+        seen = [(one.candidate.get(limit.metric, math.nan), one.baseline.get(limit.metric, math.nan)) for one in newest]
+        if all(limit.excess(own, math.nan) > 0 and limit.excess(other, math.nan) <= 0 for own, other in seen):
+            worst = format_value(limit.metric, seen[-1][0])
+            return (
+                f"its {limit.metric} is {worst}, {breaches} windows in a row over {limit.text}, which the other keeps"
+            )
+    return ""

@@ -4,7 +4,7 @@ One leader at a time: a lease that has to be renewed, with a number that grows w
 written in the transaction that checks the number, so that a leader that slept through its lease writes nothing more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -77,23 +77,29 @@ class Journal:
             own = (table.c.service == self.service) & (table.c.token == token)
             connection.execute(update(table).where(own).values(expires_at=0.0))
 
-    def append(self, token: int, kind: str, payload: Mapping[str, Any]) -> None:
+    def append(self, token: int, kind: str, payload: Mapping[str, Any], at: datetime | None = None) -> None:
         """Write down something that happened.
+
+        Args:
+            token: Of the lease.
+            kind: What it is.
+            payload: About it.
+            at: When, UTC; now if left out.
 
         Raises:
             LeaseLostError: Another one leads.
         """
         with self._database.writing() as connection:
             self._check(connection, token)
-            self._insert(connection, token, kind, payload)
+            self._insert(connection, token, kind, payload, at)
 
-    def enter(self, token: int, state: ServiceState, because: Mapping[str, Any]) -> None:
-        """Write down a new state, and what led to it.
+    def enter(self, token: int, state: ServiceState, because: Mapping[str, Any], at: datetime | None = None) -> None:
+        """Write down a new state, and what led to it; otherwise like `append`.
 
         Raises:
             LeaseLostError: Another one leads.
         """
-        self.append(token, STATE, {"state": state, "because": because})
+        self.append(token, STATE, {"state": state, "because": because}, at)
 
     def tell(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Write down what a person says, who needs no lease; the leader reads it."""
@@ -102,20 +108,20 @@ class Journal:
 
     def state(self) -> ServiceState | None:
         """The newest; None for a service that nobody has met."""
-        rows = list(self.entries(kind=STATE, last=1))
+        rows = list(self.entries(kinds=(STATE,), last=1))
         return _state(rows[0].payload["state"]) if rows else None
 
-    def entries(self, after: int = 0, kind: str | None = None, last: int | None = None) -> Iterator[Entry]:
+    def entries(self, after: int = 0, kinds: Collection[str] = (), last: int | None = None) -> Iterator[Entry]:
         """Entries in order.
 
         Args:
             after: Only those with a larger number.
-            kind: Only these.
+            kinds: Only these; none for all.
             last: Only so many of the newest.
         """
         table = schema.journal
         query = select(table).where(table.c.service == self.service, table.c.id > after)
-        query = query if kind is None else query.where(table.c.kind == kind)
+        query = query.where(table.c.kind.in_(kinds)) if kinds else query
         query = query.order_by(table.c.id.desc()).limit(last) if last is not None else query.order_by(table.c.id)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
@@ -148,8 +154,11 @@ class Journal:
         if holds != token:
             raise LeaseLostError(f"another daemon leads {self.service!r} now", "this one has nothing more to say")
 
-    def _insert(self, connection: Connection, token: int, kind: str, payload: Mapping[str, Any]) -> None:
+    def _insert(
+        self, connection: Connection, token: int, kind: str, payload: Mapping[str, Any], at: datetime | None = None
+    ) -> None:
         row = {"service": self.service, "token": token, "kind": kind, "payload": codec.encode(payload)}
+        row |= {"created_at": at.isoformat()} if at is not None else {}
         connection.execute(insert(schema.journal), {**provenance(), **row})
 
 

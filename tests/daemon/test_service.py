@@ -185,7 +185,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
     assert kills > 0
     assert world.served()["stable"] == world.state().wanted.stable
     with open_record(world.db) as record:
-        events = [entry.payload["because"] for entry in record.journal("chat").entries(kind="state")]
+        events = [entry.payload["because"] for entry in record.journal("chat").entries(kinds=("state",))]
     passes = [one for one in events if one.get("event") == "ruled" and one["verdict"]["ruling"] == "PASS"]
     assert len(passes) >= 2, "a PASS at 10 % and one at 50 %"
 

@@ -53,7 +53,7 @@ def test_who_lets_go_lets_the_next_one_lead_at_once(journal):
 
 def test_a_person_needs_no_lease(journal):
     journal.tell("freeze", {"by": "me"})
-    (entry,) = journal.entries(kind="freeze")
+    (entry,) = journal.entries(kinds=("freeze",))
     assert (entry.token, entry.payload) == (0, {"by": "me"})
 
 
@@ -64,7 +64,7 @@ def test_entries_are_read_from_where_one_stopped(journal):
     entries = list(journal.entries())
     assert [entry.payload["n"] for entry in entries] == list(range(6))
     assert [entry.payload["n"] for entry in journal.entries(after=entries[2].number)] == [3, 4, 5]
-    assert [entry.payload["n"] for entry in journal.entries(kind="odd", last=2)] == [3, 5]
+    assert [entry.payload["n"] for entry in journal.entries(kinds=("odd",), last=2)] == [3, 5]
 
 
 def test_what_is_old_is_forgotten_kind_by_kind(journal, record):
@@ -75,8 +75,8 @@ def test_what_is_old_is_forgotten_kind_by_kind(journal, record):
         journal.append(token, "look", {"n": number})
     journal.append(token, "decision", {"n": 99})
     assert journal.forget(token, keep=5) == 15
-    assert [entry.payload["n"] for entry in journal.entries(kind="look")] == [15, 16, 17, 18, 19]
-    assert len(list(journal.entries(kind="decision"))) == 1
+    assert [entry.payload["n"] for entry in journal.entries(kinds=("look",))] == [15, 16, 17, 18, 19]
+    assert len(list(journal.entries(kinds=("decision",)))) == 1
     assert len(list(other.entries())) == 1
     assert journal.forget(token, keep=5) == 0
 

@@ -1,0 +1,95 @@
+"""Studies and profiles run in a process of their own: a daemon that lives for months imports no torch, keeps no memory
+of them, and survives them.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autotuner.errors import AutotuneError, MachineError
+
+_LOOK_S = 0.5
+_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def work(request: Mapping[str, Any], log: Path, stop: Callable[[], bool]) -> Mapping[str, Any] | None:
+    """Have it done, and wait.
+
+    Args:
+        request: What `_do` is given.
+        log: Where everything goes that it prints; is overwritten.
+        stop: Asked twice a second; then it is killed, which a study survives.
+
+    Returns:
+        What it found; None when it was stopped.
+
+    Raises:
+        MachineError: It failed, or died.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "autotuner.daemon.working", str(os.getpid())], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True,
+        )  # fmt: skip
+    try:
+        process.stdin.write(json.dumps(dict(request)))  # type: ignore[union-attr]  # both are pipes
+        process.stdin.close()  # type: ignore[union-attr]
+        while True:
+            try:
+                process.wait(_LOOK_S)
+                break
+            except subprocess.TimeoutExpired:
+                if stop():
+                    return None
+        answer = json.loads(process.stdout.read() or "{}")  # type: ignore[union-attr]
+    except (BrokenPipeError, ValueError):
+        answer = {}
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+    if process.returncode or "error" in answer:
+        raise MachineError(str(answer.get("error", f"its process ended with {process.returncode}")), f"see {log}")
+    return dict(answer)
+
+
+def _main() -> None:
+    """Answer on stdout, and print on stderr only; die with who has asked."""
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]):  # it died before the line above
+        return
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        answer = _do(json.load(sys.stdin))
+    except AutotuneError as error:
+        answer = {"error": f"{error.message}{f' ({error.hint})' if error.hint else ''}"}
+    os.write(answers, json.dumps(answer).encode())
+
+
+def _do(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what is asked: `{"do": "start" | "resume" | "profile", …}`."""
+    from autotuner import api, profiling
+
+    match request["do"]:
+        case "start":
+            api.start(Path(request["file"]), overrides=request["overrides"], name=request["name"], db=request["db"])
+            return {}
+        case "resume":
+            api.resume(request["name"], db=request["db"])
+            return {}
+        case _:
+            spec = api.read_spec(Path(request["file"]), ())
+            found = profiling.profile(spec, request["config"], Path(request["folder"]))
+            return {"page": found.files["page"], "findings": [f"{one.title}: {one.evidence}" for one in found.patterns]}
+
+
+if __name__ == "__main__":
+    _main()

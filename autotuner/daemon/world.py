@@ -1,0 +1,87 @@
+"""What a keeper is given: the world that it asks and changes, and the terms on which it may."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from autotuner.daemon.machine import Plan
+from autotuner.daemon.sources import Read
+from autotuner.daemon.watching import Pauses
+from autotuner.spec.expressions import Limit
+from autotuner.types import CanaryRules, Deployment, Guard, ServiceState, Window
+
+LEASE_S = 30.0
+
+
+def _no_evidence(state: ServiceState, stop: Callable[[], bool]) -> Mapping[str, Any]:
+    return {}
+
+
+def _keep_all(needed: Collection[str]) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside that a keeper asks or changes; a test gives a simulated one.
+
+    Attributes:
+        clock: UTC.
+        first: The bundle of what serves today, for a service that is met for the first time.
+        observe: What serves now. Raises HookError.
+        place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
+        read: Every signal of the service.
+        environment: Of the machine that serves.
+        tune: Runs the study of a cycle to its end, or takes it up, for as many seconds at most; the candidate's bundle,
+            empty for none, and why. None when it was told to stop: it is taken up another time.
+        window: Measures both arms once, side by side: what serves stably, and the one beside it.
+        alert: Somebody has to know this.
+        collect: What can be found out of why a cycle has begun, before anything is changed: names and values, or files.
+        tidy: Only these bundles are needed any more.
+        devices: How many a study uses at once.
+    """
+
+    clock: Callable[[], datetime]
+    first: Callable[[], str]
+    observe: Callable[[], Deployment]
+    place: Callable[[Deployment, int], None]
+    read: Callable[[], Mapping[str, Read]]
+    environment: Callable[[], Mapping[str, str]]
+    tune: Callable[[ServiceState, float, Callable[[], bool]], tuple[str, str] | None]
+    window: Callable[[], Window]
+    alert: Callable[[str], None]
+    collect: Callable[[ServiceState, Callable[[], bool]], Mapping[str, Any]] = _no_evidence
+    tidy: Callable[[Collection[str]], None] = _keep_all
+    devices: Callable[[], int] = lambda: 1
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the user wants of a service.
+
+    Attributes:
+        aim: What a candidate must be better at.
+        guards: What it must not be worse at.
+        levels: Of the service: a candidate that breaks one which the other keeps is taken back at once.
+        breaches: So many windows in a row break a level.
+        plan: How a candidate is brought in.
+        rules: How strictly it is judged.
+        probation: The same after the promotion.
+        warm_up_windows: The first windows after each change, which count for nothing.
+        pauses: When nothing is begun.
+        lease_s: So long after the last sign of life of one daemon another may take over.
+        dry_run: Everything is looked at and decided, and nothing is ever put in place.
+    """
+
+    aim: Guard
+    guards: Sequence[Guard] = ()
+    levels: Sequence[Limit] = ()
+    breaches: int = 3
+    plan: Plan = field(default_factory=Plan)
+    rules: CanaryRules = field(default_factory=CanaryRules)
+    probation: CanaryRules = field(default_factory=lambda: CanaryRules(most_windows=32))
+    warm_up_windows: int = 0
+    pauses: Pauses = field(default_factory=Pauses)
+    lease_s: float = LEASE_S
+    dry_run: bool = False

@@ -1,0 +1,225 @@
+"""What a keeper may spend, keeps as evidence, rejects and forgets; the world is the simulated one of test_keeper."""
+
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from autotuner.daemon import spans
+from autotuner.daemon.keeper import Keeper
+from autotuner.daemon.spending import spent_device_s
+from autotuner.daemon.watching import Pauses, Watch, broken_by_candidate
+from autotuner.spec.expressions import Limit
+from autotuner.types import Phase, Window
+
+sys.path.insert(0, str(Path(__file__).parent))
+from simulated import LEVEL, P95, TERMS, Simulated, better, keeper, until
+
+
+def of(journal, kind):
+    return [entry.payload for entry in journal.entries(kinds=(kind,))]
+
+
+def kept_in(journal, world, terms=TERMS, **parts):
+    return Keeper(journal, replace(world.world(), **parts), terms, Watch([LEVEL], breaches=2), "one")
+
+
+def test_before_a_study_it_is_written_down_what_was_seen_and_found_once(journal):
+    world, asked = Simulated(), []
+
+    def collect(state, stop):
+        asked.append(state.cycle)
+        return {"folder": "there", "findings": ["it waits for data"]}
+
+    kept = kept_in(journal, world, collect=collect, tune=lambda *_: None)
+    for _ in range(6):
+        state = kept.turn()
+    assert state.phase is Phase.TUNING, "it was told to stop, and goes on another time"
+    assert asked == [1]
+    (incident,) = of(journal, "incident")
+    assert incident["findings"] == ["it waits for data"]
+    assert incident["reason"].startswith(f"{P95} is 2")
+    (begun,) = of(journal, "tuning")
+    assert 0.2 < begun["readings"][P95] < 0.3
+
+
+def test_a_study_stops_when_a_person_says_something(journal):
+    world, stopped = Simulated(), []
+
+    def tune(state, most_s, stop):
+        stopped.append(stop())
+        journal.tell("rollback", {"by": "me"})
+        stopped.append(stop())
+
+    kept = kept_in(journal, world, tune=tune)
+    for _ in range(4):
+        state = kept.turn()
+        if stopped:
+            break
+    assert stopped == [False, True]
+    assert state.phase is Phase.TUNING
+    assert kept.turn().reason == "me wants it back"
+
+
+def test_a_study_stops_when_another_daemon_leads(journal):
+    world, stopped = Simulated(), []
+
+    def tune(state, most_s, stop):
+        world.now += timedelta(hours=1)  # it was suspended for longer than its lease
+        journal.acquire("other", world.now.timestamp(), 100)
+        for _ in range(100):
+            if stop():
+                stopped.append(True)
+                return
+            time.sleep(0.02)
+
+    kept = kept_in(journal, world, replace(TERMS, lease_s=0.3), tune=tune)
+    states = [kept.turn() for _ in range(4)]
+    assert stopped == [True]
+    assert states[-1] is None
+
+
+def test_no_more_than_a_days_minutes_are_spent(journal):
+    world, allowed = Simulated(), []
+
+    def tune(state, most_s, stop):
+        allowed.append(most_s)
+        world.now += timedelta(minutes=8)
+        return "", "nothing better was found"
+
+    terms = replace(TERMS, pauses=Pauses(cooldown_s=1, per_day=1000, device_s_per_day=40 * 60))
+    kept = kept_in(journal, world, terms, tune=tune, devices=lambda: 2)
+    for _ in range(60):
+        kept.turn()
+        world.now += timedelta(seconds=10)
+    assert [round(seconds / 60) for seconds in allowed] == [20, 12, 4], "of two devices at once"
+    world.now += timedelta(days=1)
+    while len(allowed) == 3:
+        kept.turn()
+    assert allowed[3] == 20 * 60
+    assert spent_device_s(journal.entries(kinds=("stretch",)), world.now) == pytest.approx(16 * 60, abs=60)
+
+
+def test_a_stretch_that_was_cut_off_counts_for_as_long_as_it_may_have_taken(journal):
+    token = journal.acquire("one", 0, 100)
+    journal.append(token, "stretch", {"devices": 1, "most_s": 50.0})
+    (entry,) = journal.entries()
+    assert spent_device_s([entry], entry.at + timedelta(seconds=20)) == pytest.approx(20)
+    assert spent_device_s([entry], entry.at + timedelta(hours=9)) == 50
+    assert spent_device_s([entry], entry.at + timedelta(days=2)) == 0
+
+
+def test_what_was_rejected_may_be_tried_again_elsewhere(journal):
+    world, around = Simulated(), {"driver": "1"}
+    better(world)
+    world.latency_s["b1"] = 0.275
+    kept = kept_in(journal, world, environment=lambda: around)
+    until(kept, Phase.CANARY)
+    until(kept, Phase.WATCHING)
+    for driver, phase in (("1", Phase.WATCHING), ("2", Phase.CANARY)):
+        around["driver"] = driver
+        world.now += timedelta(hours=1)
+        until(kept, Phase.TUNING)
+        assert kept.turn().phase is phase
+
+
+@pytest.mark.parametrize(("warm_up", "served"), [(0, "b0"), (5, "b1")])
+def test_the_first_windows_after_a_change_count_for_nothing(journal, warm_up, served):
+    """The candidate fails what it is asked until it is warm: that is no reason to take it back."""
+    world = Simulated()
+    better(world)
+    cold = iter([True] * 5)
+
+    def window():
+        seen = world.window()
+        return replace(seen, candidate_failures=20) if next(cold, False) else seen
+
+    kept = kept_in(journal, world, replace(TERMS, warm_up_windows=warm_up), window=window)
+    until(kept, Phase.CANARY)
+    until(kept, Phase.WATCHING)
+    assert world.served.stable == served
+
+
+def test_a_candidate_that_breaks_a_level_which_the_other_keeps_is_taken_back_at_once(journal):
+    world = Simulated()
+    world.latency_s["b0"] = 0.19
+    better(world)
+    world.latency_s["b1"] = 0.21
+    kept = kept_in(journal, world, replace(TERMS, levels=[LEVEL], breaches=3))
+    kept.turn()
+    journal.tell("tune", {"by": "me"})
+    until(kept, Phase.CANARY)
+    state, _ = until(kept, Phase.WATCHING)
+    assert "3 windows in a row over" in state.reason
+    assert len(of(journal, "window")) == 3
+    assert of(journal, "quarantine")[0]["bundle"] == "b1"
+
+
+def test_a_level_that_both_break_is_no_reason():
+    limit = Limit.parse(f"{P95} <= 200 ms")
+    both = [Window({P95: 0.25}, {P95: 0.24})] * 5
+    own = [Window({P95: 0.19}, {P95: 0.24})] * 5
+    gap = [*own[:4], Window({}, {P95: 0.24})]
+    assert broken_by_candidate(both, [limit], 3) == ""
+    assert broken_by_candidate(own[:2], [limit], 3) == ""
+    assert broken_by_candidate(own, [limit], 3).startswith(f"its {P95} is 240 ms, 3 windows in a row")
+    assert broken_by_candidate(gap, [limit], 3) == ""
+
+
+def test_only_the_bundles_of_the_way_back_are_kept(journal):
+    world, needed = Simulated(), []
+    better(world)
+    kept = kept_in(journal, world, tidy=needed.append)
+    until(kept, Phase.CANARY)
+    until(kept, Phase.WATCHING)
+    assert needed == [{"b1", "b0"}]
+
+
+def test_a_word_outlives_a_thousand_states(journal, monkeypatch):
+    """A rollback of a year ago must not be heard again by a daemon that starts today."""
+    monkeypatch.setattr("autotuner.daemon.keeper._KEPT", 20)
+    world = Simulated()
+    world.latency_s["b0"] = 0.1
+    kept = keeper(journal, world)
+    kept.turn()
+    journal.tell("tune", {"by": "me"})
+    for _ in range(4):
+        kept.turn()
+    for _ in range(40):
+        journal.tell("freeze", {"by": "me"})
+        journal.tell("unfreeze", {"by": "me"})
+        kept.turn()
+    token = journal.acquire("one", world.now.timestamp(), 30)
+    journal.forget(token, 20)
+    other = keeper(journal, world)
+    other.turn()
+    assert world.tuned == [1]
+
+
+def test_a_cycle_is_told_as_a_trace_of_its_phases(journal, monkeypatch):
+    told = []
+
+    def record_span(name, start_s, end_s, attributes, under=""):
+        told.append((name, start_s, end_s, attributes, under))
+        return "above"
+
+    monkeypatch.setattr(spans.telemetry, "enabled", lambda: True)
+    monkeypatch.setattr(spans.telemetry, "record_span", record_span)
+    world = Simulated()
+    better(world)
+    kept = keeper(journal, world)
+    until(kept, Phase.CANARY)
+    until(kept, Phase.WATCHING)
+    names = [name for name, *_ in told]
+    assert names == ["daemon cycle", "daemon tuning", "daemon canary", "daemon canary", "daemon promoting",
+                     "daemon probation"]  # fmt: skip
+    _, start_s, end_s, attributes, under = told[0]
+    assert (attributes["autotune.end"], attributes["autotune.bundle"], under) == ("watching", "b1", "")
+    assert [below for *_, below in told[1:]] == ["above"] * 5
+    assert (told[1][1], told[-1][2]) == (start_s, end_s)
+    assert all(one[2] == following[1] for one, following in pairwise(told[1:]))
+    assert [one[3]["autotune.percent"] for one in told[2:4]] == [10, 50]
