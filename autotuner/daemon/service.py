@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from autotuner.monitor import environment
 from autotuner.plugins import Exporter
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
-from autotuner.types import Config, Decision, Deployment, Recommendation, ServiceState, Value, Window
+from autotuner.types import Binding, Config, Decision, Deployment, Recommendation, ServiceState, Value, Window
 
 CONFIG = "config.json"  # of a bundle: the configuration that its files say
 _INCIDENTS = 20  # whose evidence is kept
@@ -52,7 +53,7 @@ class Service:
 
     def keeper(self) -> Keeper:
         """Who keeps it tuned."""
-        holder = f"{socket.gethostname()}/{os.getpid()}"
+        holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"  # numbers of processes come again
         return Keeper(self.journal, self._world(), self.spec.terms(), self.spec.watching(), holder)
 
     def _world(self) -> World:
@@ -200,7 +201,7 @@ class Service:
 def _bound(study: Study) -> str:
     """What bound the service as it was, in a clause."""
     found = next((trial.verdict.diagnosis for trial in study.trials() if trial.verdict), None)
-    return f"; as it was: {found.sentence}" if found and found.sentence else ""
+    return f"; as it was: {found.sentence.rstrip('.')}" if found and found.binding is not Binding.UNKNOWN else ""
 
 
 def _count(source: Prometheus | None) -> int:

@@ -53,7 +53,8 @@ class Journal:
         """Become the leader, or stay it; the token, or None while somebody else leads.
 
         Args:
-            holder: Who asks: host and process.
+            holder: Who asks, like nobody else. After its lease has run out it goes on with the same token if nobody
+                took over meanwhile.
             now_s: Seconds since 1970.
             seconds: How long the lease is good for.
         """
@@ -62,7 +63,7 @@ class Journal:
             row = connection.execute(select(table).where(table.c.service == self.service)).first()
             if row is not None and row.holder != holder and row.expires_at > now_s:
                 return None
-            token = 1 if row is None else row.token + (row.holder != holder or row.expires_at <= now_s)
+            token = 1 if row is None else row.token + (row.holder != holder)
             values = {"token": token, "holder": holder, "expires_at": now_s + seconds}
             if row is None:
                 connection.execute(insert(table), {"service": self.service, **values})

@@ -55,7 +55,7 @@ study: speed.yaml
 prometheus: URL
 signals:
   latency_p95_s: {query: 'p95 {arm}'}
-watch: {interval: 50 ms, slo: ["latency_p95_s <= 150 ms"], breaches: 2, cooldown: 0.1 s, per_day: 50}
+watch: {interval: 50 ms, slo: ["latency_p95_s <= 150 ms"], breaches: 2, cooldown: 0.1 s, per_day: 50, profile: false}
 canary: {minimize: latency_p95_s, window: 10 ms, percents: [10, 50], probation_windows: 16, most_windows: 40}
 hooks:
   apply: [PYTHON, HOOK, apply, "{stable}", "{stable_hash}", "{candidate}", "{candidate_hash}", "{percent}", "{token}"]

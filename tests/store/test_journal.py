@@ -39,10 +39,13 @@ def test_who_slept_through_its_lease_writes_nothing_more(journal):
     assert [(entry.token, entry.payload["n"]) for entry in journal.entries()] == [(1, 1), (2, 3)]
 
 
-def test_the_same_process_after_its_lease_is_another_leader(journal):
-    """It cannot know who led meanwhile."""
+def test_after_its_lease_a_leader_goes_on_unless_somebody_took_over(journal):
     assert journal.acquire("one", 100.0, 10.0) == 1
-    assert journal.acquire("one", 111.0, 10.0) == 2
+    assert journal.acquire("one", 111.0, 10.0) == 1, "nobody else led meanwhile"
+    assert journal.acquire("two", 122.0, 10.0) == 2
+    assert journal.acquire("one", 133.0, 10.0) == 3
+    with pytest.raises(LeaseLostError):
+        journal.append(1, "late", {})
 
 
 def test_who_lets_go_lets_the_next_one_lead_at_once(journal):
