@@ -284,10 +284,13 @@ def test_two_impatient_interruptions_leave_nothing_either(file, tmp_path):
 def on_terminal(started, *, hangup_ignored=False, output="/dev/null"):
     trap = "trap '' HUP; " if hangup_ignored else ""
     line = f'{trap}exec "$@" > {output}'
-    return pexpect.spawn(
+    terminal = pexpect.spawn(
         "bash", ["-c", line, "bash", *started.argv], dimensions=(24, 80), encoding="utf-8", timeout=60,
         env={**started.env, "TERM": "xterm-256color"}, cwd=str(started.folder),
     )  # fmt: skip
+    for place in (terminal, terminal.ptyproc):  # a busy machine takes longer to end a process than their 0.1 s
+        place.delayafterclose = place.delayafterterminate = 1.0
+    return terminal
 
 
 @pytest.mark.slow

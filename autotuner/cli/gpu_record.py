@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from autotuner.cli.interruption import interruptible
 from autotuner.cli.options import Json
 from autotuner.errors import MachineError, UsageError
 
@@ -48,7 +49,7 @@ def _write(path: Path, lines: Iterator[dict[str, Any]]) -> int:
     written = 0
     header = next(lines)  # before there is a file: a GPU that does not answer leaves none
     try:
-        with path.open("x") as file:
+        with interruptible(), path.open("x") as file:
             file.write(json.dumps(header) + "\n")
             for written, line in enumerate(lines, 1):  # noqa: B007 - the number of the last one
                 file.write(json.dumps(line) + "\n")

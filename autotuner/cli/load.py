@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from autotuner.cli.exits import report_error
+from autotuner.cli.exits import interrupted_is_one_line
 from autotuner.cli.options import Json
 from autotuner.errors import UsageError
 
@@ -68,10 +68,8 @@ def _load(
     from autotuner.report.terminal import show
 
     level = checked(Level, slo).bounds() if slo else None
-    try:
+    with interrupted_is_one_line("nothing was kept", as_json):
         found = load_server(Target(**target), checked(Traffic, asked), level, find_rate=find_rate)
-    except KeyboardInterrupt:
-        raise typer.Exit(report_error("interrupted, nothing was kept", "", 130, as_json)) from None
     if as_json:
         print(dump(load_json(found), indent=2))
     else:
