@@ -105,17 +105,21 @@ class Journal:
         rows = list(self.entries(kind=STATE, last=1))
         return _state(rows[0].payload["state"]) if rows else None
 
-    def entries(self, after: int = 0, kind: str | None = None, last: int | None = None) -> Iterator[Entry]:
+    def entries(
+        self, after: int = 0, kind: str | None = None, last: int | None = None, without: str | None = None
+    ) -> Iterator[Entry]:
         """Entries in order.
 
         Args:
             after: Only those with a larger number.
             kind: Only these.
             last: Only so many of the newest.
+            without: Not these.
         """
         table = schema.journal
         query = select(table).where(table.c.service == self.service, table.c.id > after)
         query = query if kind is None else query.where(table.c.kind == kind)
+        query = query if without is None else query.where(table.c.kind != without)
         query = query.order_by(table.c.id.desc()).limit(last) if last is not None else query.order_by(table.c.id)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()

@@ -1,10 +1,28 @@
-"""What the journal says of a service, for people."""
+"""What the journal says of a service, for people and their programs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from autotuner.errors import UsageError
 from autotuner.store import Record
 from autotuner.store.journal import STATE, Entry, Journal
+
+WINDOW = "window"  # the kind of an entry for one window of a canary
+
+
+def named(record: Record, service: str | None) -> str:
+    """The service that is meant: without a name, the only one that the record knows.
+
+    Raises:
+        UsageError: There is none, or there are several.
+    """
+    if service is not None:
+        return service
+    names = record.services()
+    if len(names) != 1:
+        message = f"say which service: there are {', '.join(names)}" if names else "there is no service in this record"
+        raise UsageError(message, "" if names else "autotune daemon run FILE")
+    return names[0]
 
 
 def known(record: Record, service: str) -> Journal:
@@ -51,8 +69,14 @@ def entries_of(record: Record, service: str, last: int, *, everything: bool = Fa
     Raises:
         UsageError: There is no such service.
     """
-    entries = known(record, service).entries()
-    return [entry for entry in entries if everything or entry.kind != "window"][-last:]
+    return list(known(record, service).entries(last=last, without=None if everything else WINDOW))
+
+
+def rows_of(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Entries for programs, each with all that it says."""
+    return [
+        {"number": one.number, "at": one.at, "kind": one.kind, "token": one.token, **one.payload} for one in entries
+    ]
 
 
 def sentence_of(entry: Entry) -> str:
