@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autotuner import api
+from autotuner.daemon.alerts import Alerts
 from autotuner.daemon.bundles import Bundles
 from autotuner.daemon.hooks import HookError, observe, put_in_place
 from autotuner.daemon.keeper import Keeper, World
@@ -41,6 +41,7 @@ class Service:
         self.spec, self._record, self._db = spec, record, db
         self.bundles = Bundles(record.folder(spec.service) / "bundles")
         self.journal = record.journal(spec.service)
+        self.alerts = Alerts(self.journal, spec.alert, spec.webhook_url())
         self._exporter: Exporter = make_exporter(spec.target, spec.settings)
 
     def keeper(self) -> Keeper:
@@ -59,7 +60,7 @@ class Service:
             environment=lambda: environment.fingerprint(self._study().device, {}),
             tune=self._tune,
             window=self._window,
-            alert=self._alert,
+            alert=self.alerts.tell,
         )
 
     def _study(self, overrides: tuple[str, ...] = ()) -> StudySpec:
@@ -125,17 +126,6 @@ class Service:
         found = {name: self.spec.source(name, arm).read(time.time()) for name in names}
         return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
 
-    def _alert(self, text: str) -> None:
-        """By the user's program; that it fails is no reason to stop."""
-        self.journal.tell("alert", {"text": text})
-        if self.spec.alert:
-            try:
-                subprocess.run(
-                    [*self.spec.alert, text], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                self.journal.tell("alert", {"text": f"the alert program failed: {error}"})
-
 
 def _count(source: Prometheus | None) -> int:
     found = source.read(time.time()) if source else Gap("nobody counts")
@@ -146,4 +136,6 @@ def _count(source: Prometheus | None) -> int:
 def opened(spec: ServiceSpec, db: str | None) -> Iterator[Service]:
     """A service on its record."""
     with api.open_record(db, create=True) as record:
-        yield Service(spec, record, db)
+        service = Service(spec, record, db)
+        with service.alerts:
+            yield service
