@@ -1,6 +1,8 @@
 """`autotune daemon run`."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ from autotuner.cli.interruption import interruptible
 from autotuner.cli.options import Db
 
 if TYPE_CHECKING:
+    from autotuner.daemon.spec import ServiceSpec
     from autotuner.types import ServiceState
 
 _PATIENCE_S = 5.0  # between two looks at what a person says
@@ -19,6 +22,10 @@ _PATIENCE_S = 5.0  # between two looks at what a person says
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The daemon's: a YAML file.", show_default=False)],
     once: Annotated[bool, typer.Option("--once", help="One turn, for cron.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Answer programs here, on loopback; 0: a free port.", show_default=False),
+    ] = None,
     db: Db = None,
 ) -> None:
     """Keep a service tuned: watch it, tune again, prove beside it, promote, take back.
@@ -27,21 +34,22 @@ def run(
     """
     try:
         with interruptible():
-            _keep(file, once, db)
+            _keep(file, once, port, db)
     except KeyboardInterrupt:
         say("stopped; the next one goes on where this one was")
 
 
-def _keep(file: Path, once: bool, db: str | None) -> None:
+def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
     from autotuner.daemon.service import opened
     from autotuner.daemon.spec import load_service
 
     spec = load_service(file)
-    with opened(spec, db) as service:
+    with opened(spec, db) as service, _answering(spec, port, once, db) as beat:
         keeper, before = service.keeper(), ""
         try:
             while True:
                 state = keeper.turn()
+                beat()
                 told = _told(state)
                 if told != before:
                     say(told)
@@ -51,6 +59,25 @@ def _keep(file: Path, once: bool, db: str | None) -> None:
                 time.sleep(_pause_s(state, spec.watch.interval))
         finally:
             keeper.leave()
+
+
+@contextmanager
+def _answering(spec: "ServiceSpec", port: int | None, once: bool, db: str | None) -> Iterator[Callable[[], None]]:
+    """Answer over HTTP where somebody wants it; gives what to call after every turn."""
+    from autotuner.errors import UsageError
+
+    if once and port is not None:
+        raise UsageError("--once does one turn and answers nobody", "leave --port out")
+    wanted = spec.http if port is None else port
+    if once or wanted is None:
+        yield lambda: None
+        return
+    from autotuner.daemon.http_api import Pulse, patience_of, serving
+
+    pulse = Pulse(patience_of(spec))
+    with serving(spec.service, db, wanted, pulse) as (address, token):
+        say(f"over HTTP: {address} with the token in {token}")
+        yield pulse.beat
 
 
 def _told(state: "ServiceState | None") -> str:

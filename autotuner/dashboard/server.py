@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from aiohttp import web
 
 from autotuner.dashboard.guard import guard, own_pages
-from autotuner.errors import AutotuneError, MachineError, UsageError
+from autotuner.dashboard.loopback import listen
+from autotuner.errors import AutotuneError, UsageError
 from autotuner.records import changed_at, open_record
 from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
 from autotuner.store import Record, StudyRow
 from autotuner.story import tell, under_way
 
-HOST = "127.0.0.1"
 _LOOK_S = 1.0
 _RECORD: web.AppKey[str | None] = web.AppKey("record")
 _LOOK: "web.AppKey[_Look]" = web.AppKey("look")
@@ -36,30 +36,7 @@ def serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -
     """
     with open_record(db):
         pass
-    asyncio.run(listen(make_app(db, token), port, token, ready))
-
-
-async def listen(app: web.Application, port: int, token: str, ready: Callable[[str], None]) -> None:
-    """Serve an application on loopback until the task is cancelled; `ready` is told its address.
-
-    Raises:
-        MachineError: The port is taken.
-    """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, HOST, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise MachineError(
-                f"cannot listen on port {port}: {error.strerror}", "choose another with --port"
-            ) from None
-        _, chosen = runner.addresses[0][:2]
-        ready(f"http://{HOST}:{chosen}/?token={token}")
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
+    asyncio.run(listen(make_app(db, token), port, lambda address: ready(f"{address}?token={token}")))
 
 
 def make_app(db: str | None, token: str) -> web.Application:
