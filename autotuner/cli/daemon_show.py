@@ -18,6 +18,7 @@ def status(service: Service = None, db: Db = None, as_json: Json = False) -> Non
     """Show what a service is at: what serves, what is tried, and why."""
     from autotuner.records import open_record
     from autotuner.report.json_lines import dump
+    from autotuner.report.text import one_line
     from autotuner.telling import facts_of, named
 
     with open_record(db) as record:
@@ -26,7 +27,7 @@ def status(service: Service = None, db: Db = None, as_json: Json = False) -> Non
         print(dump(facts, indent=2))
         return
     for name, value in facts.items():
-        print(f"{name:12} {value}")
+        print(f"{name:12} {one_line(str(value))}")
 
 
 def history(
@@ -39,6 +40,7 @@ def history(
     """Show what was decided for a service, when and why."""
     from autotuner.records import open_record
     from autotuner.report.json_lines import dump
+    from autotuner.report.text import one_line
     from autotuner.telling import entries_of, named, rows_of, sentence_of
 
     with open_record(db) as record:
@@ -47,4 +49,4 @@ def history(
         print(dump(rows_of(entries), indent=2))
         return
     for entry in entries:
-        print(f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:10} {sentence_of(entry)}")
+        print(f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:10} {one_line(sentence_of(entry))}")
