@@ -149,7 +149,7 @@ def _comparison(state: Any, windows: list[Any]) -> Compared:
     wanted, probation = state["wanted"], state["phase"] == Phase.PROBATION
     steady, beside = ("the new one", "what it replaced") if probation else ("what serves", "the candidate")
     return Compared(
-        f"{'probation' if probation else 'canary'}, {wanted['percent']} % of the traffic beside",
+        f"{'probation' if probation else 'canary'}, {wanted['percent']} % of the traffic",
         datetime.fromisoformat(state["since"]), f"{steady} ({wanted['stable']})", f"{beside} ({wanted['candidate']})",
         windows,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from autotuner.types import Estimate, Metrics
+from autotuner.types import Estimate, Metrics, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,6 @@ class ServiceStory:
     """
 
     row: ServiceRow
-    facts: Mapping[str, object]
+    facts: Mapping[str, Value]
     decided: Sequence[Decided]
     compared: Sequence[Compared]

@@ -9,11 +9,12 @@ from urllib.parse import quote
 from autotuner.report.charts import Axis, Frame, axis, dot, draw, line
 from autotuner.report.html import pairs_table, section, table
 from autotuner.report.service_data import Compared, Decided, ServiceRow, ServiceStory
-from autotuner.report.text import one_line, plural, print_value
+from autotuner.report.text import one_line, plural, print_value, spell
 from autotuner.types import Phase
 
 _WIDTH, _HEIGHT = 480, 220
 _MOST = 1e300  # beyond, no axis can be drawn
+_IN_HEAD = ("service", "phase", "since", "because")  # facts that are said there
 _LOOKS = {  # of the chip, in the colours of verdicts
     Phase.ALARM: "invalid", Phase.ROLLING_BACK: "worse", Phase.APPROVAL: "ambiguous", Phase.WATCHING: "better",
 }  # fmt: skip
@@ -36,7 +37,7 @@ def service_body(story: ServiceStory) -> str:
     row = story.row
     head = f"<header><h1>{_phase(row.phase)} {escape(row.name)}</h1><p>since {_time(row)} UTC: "
     head += f"{escape(one_line(row.reason))}</p></header>"
-    told = {name: one_line(str(value)) for name, value in story.facts.items()}
+    told = {name: spell(value) or "-" for name, value in story.facts.items() if name not in _IN_HEAD}
     facts = section("State", "As the journal's newest entry has it.", pairs_table(told))
     compared = "".join(_comparison(one) for one in story.compared)
     return f"<main>{head}{facts}{compared}{_decisions(story.decided)}</main>"
@@ -71,7 +72,9 @@ def windows_figure(one: Compared, metric: str) -> str:
     frame = Frame(Axis(0.5, count + 0.5, ticks), axis(known), _WIDTH, _HEIGHT)
     marks = []
     for points, name, kind in zip(arms, (one.steady, one.beside), ("steady", "best"), strict=True):
-        marks.append(line([(frame.left(number), frame.top(value)) for number, value in points], kind))
+        marks += [
+            line([(frame.left(number), frame.top(value)) for number, value in run], kind) for run in _runs(points)
+        ]
         for number, value in points:
             title = f"window {number}, {name}: {print_value(metric, value)}"
             marks.append(dot(frame.left(number), frame.top(value), kind.replace("best", "ok"), title, radius=3))
@@ -84,6 +87,16 @@ def _points(values: Sequence[float | None]) -> list[tuple[int, float]]:
     return [
         (number, value) for number, value in enumerate(values, 1) if value is not None and abs(value) < _MOST
     ]  # NaN is not smaller than anything
+
+
+def _runs(points: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:
+    """Points without a gap between them."""
+    runs: list[list[tuple[int, float]]] = []
+    for number, value in points:
+        if not runs or runs[-1][-1][0] != number - 1:
+            runs.append([])
+        runs[-1].append((number, value))
+    return runs
 
 
 def _decisions(decided: Sequence[Decided]) -> str:

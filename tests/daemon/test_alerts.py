@@ -92,7 +92,20 @@ def test_a_dead_one_holds_nobody_up(journal):
     assert failure == "the web hook at 127.0.0.1 cannot be reached: Connection refused, 3 times"
 
 
-def test_a_slow_one_holds_up_neither_the_daemon_nor_its_end(journal):
+def test_between_attempts_it_waits_and_not_longer_than_the_daemon_lives(journal, monkeypatch):
+    monkeypatch.setattr("autotuner.daemon.alerts._LAST_S", 0.3)
+    with receiver(500, 500) as (url, came):
+        with suppress(KeyboardInterrupt), Alerts(journal, webhook=url, pauses_s=(3600.0,)) as alerts:
+            alerts.tell("first")
+            while not came:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        assert len(came) == 1
+    assert texts(journal) == ["first", "the daemon ended before it had told 1 of its alerts"]
+
+
+def test_a_slow_one_holds_up_neither_the_daemon_nor_its_end(journal, monkeypatch):
+    monkeypatch.setattr("autotuner.daemon.alerts._LAST_S", 0.3)
     with receiver(late_s=60.0) as (url, came):
         with suppress(KeyboardInterrupt), Alerts(journal, webhook=url) as alerts:
             alerts.tell("first")

@@ -78,10 +78,12 @@ def test_a_page_shows_decisions_and_the_windows_of_the_newest_candidate(address)
     Checker().feed(text)
     assert "latency_p95_s 2.000× [1.900, 2.125]" in text
     assert "promoting after ruled: why" in text
-    assert "canary, 10 % of the traffic beside" in text.lower()
+    assert "Canary, 10 % of the traffic" in text
     assert "0ld0)" not in text, "the windows of an older candidate are gone"
     labels = re.findall(r'aria-label="(\S+) of what serves \(aaaa\) and the candidate \(bbbb\), 3 windows"', text)
     assert labels == ["latency_p95_s", "throughput_requests_per_s"]
+    lines = re.findall(r'<path class="(steady|best)" d="([^"]+)"', text)
+    assert [(kind, path.count("L")) for kind, path in lines[:3]] == [("steady", 2), ("best", 0), ("best", 0)], "a gap"
     titles = re.findall(r"<title>(window .*?)</title>", text)
     assert titles[:5] == [
         "window 1, what serves (aaaa): 200 ms", "window 2, what serves (aaaa): 210 ms",
