@@ -8,11 +8,17 @@ import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+sys.path.insert(0, str(Path(__file__).parent))
+from test_service import World
+
 from autotuner.daemon.alerts import Alert, Alerts, WebHook, post
+from autotuner.daemon.spec import load_service
+from autotuner.errors import UsageError
 from autotuner.store import open_record
 from autotuner.types import Deployment, Phase, ServiceState
 
@@ -146,3 +152,27 @@ def test_a_url_that_is_none_is_said_without_its_secret(url):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/SECRET", "http://a\x00b/SECRET"])
 def test_no_failure_tells_the_secret(url):
     assert "SECRET" not in post(url, Alert("chat", "", "x", "y"))
+
+
+def test_a_daemon_posts_what_its_file_says_before_it_ends(tmp_path):
+    world = World(tmp_path, "http://127.0.0.1:9")
+    (tmp_path / "hook.py").write_text("raise SystemExit('no machine is free')")
+    with receiver() as (url, came):
+        with (tmp_path / "daemon.yaml").open("a") as file:
+            file.write(f"webhook: {url}\n")
+        process = world.start("--once")
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    ((_, told),) = came
+    assert (told["service"], told["phase"]) == ("chat", "rolling_back")
+    assert told["text"] == "chat: rolling_back: apply ended with 1: no machine is free"
+    assert "SECRET" not in said
+
+
+def test_a_mistake_in_the_file_is_said_without_the_secret(tmp_path):
+    path = World(tmp_path, "http://127.0.0.1:9").folder / "daemon.yaml"
+    with path.open("a") as file:
+        file.write("webhook: ftp://a/SECRET\n")
+    with pytest.raises(UsageError, match=r"daemon.yaml:14: webhook: must be a URL that begins with http") as raised:
+        load_service(path)
+    assert "SECRET" not in str(raised.value)
