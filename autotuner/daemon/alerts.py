@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, SecretStr
 
 from autotuner.errors import MachineError
+from autotuner.report.text import one_line
 from autotuner.store.journal import Journal
 
 ALERT = "alert"  # the kind of an entry
@@ -56,7 +57,7 @@ class Alert:
     Attributes:
         service: Whose.
         phase: What the daemon was doing; empty when that is not known.
-        text: In a sentence.
+        text: In a sentence, on one line.
         at: When, ISO 8601 in UTC.
     """
 
@@ -107,7 +108,7 @@ class Alerts:
         state = self._journal.state()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._news:
-            self._waiting.append(Alert(self._journal.service, state.phase.value if state else "", text, now))
+            self._waiting.append(Alert(self._journal.service, state.phase.value if state else "", one_line(text), now))
             self._news.notify_all()
 
     def _work(self) -> None:

@@ -128,8 +128,8 @@ def test_a_slow_one_holds_up_neither_the_daemon_nor_its_end(journal, monkeypatch
 def test_a_program_is_given_the_text_and_its_failure_is_written_down(journal, tmp_path):
     argv = [sys.executable, "-c", f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(sys.argv[-1]); sys.exit(3)"]
     with Alerts(journal, argv) as alerts:
-        alerts.tell("it is broken")
-    assert (tmp_path / "told").read_text() == "it is broken"
+        alerts.tell("it\x00is\n\x1b[31mbroken")
+    assert (tmp_path / "told").read_text() == "it is broken", "a hook's words can be anything"
     with Alerts(journal, [str(tmp_path / "none")]) as alerts:
         alerts.tell("again")
     assert texts(journal)[1] == "the alert program ended with 3"
