@@ -40,7 +40,7 @@ DOORS = {
     "click": ["cli"],
     "rich": ["cli/report", "cli/report.py", "report"],
     "yaml": ["spec", "exporters"],
-    "aiohttp": ["load", "dashboard"],
+    "aiohttp": ["load", "dashboard", "daemon/http_api.py"],
     "ray": [],
     "scipy": ["adjust"],
     "threadpoolctl": ["adjust"],

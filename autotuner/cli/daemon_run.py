@@ -1,7 +1,8 @@
 """`autotune daemon run`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from autotuner.cli.interruption import interruptible
 from autotuner.cli.options import Db
 
 if TYPE_CHECKING:
+    from autotuner.daemon.keeper import Keeper
+    from autotuner.daemon.spec import ServiceSpec
     from autotuner.types import ServiceState
 
 _PATIENCE_S = 5.0  # between two turns that wait for something outside
@@ -21,6 +24,10 @@ _LISTEN_S = 1.0  # between two looks at what a person says
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The daemon's: a YAML file.", show_default=False)],
     once: Annotated[bool, typer.Option("--once", help="One turn, for cron.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Answer programs here, on loopback; 0: a free port.", show_default=False),
+    ] = None,
     db: Db = None,
 ) -> None:
     """Keep a service tuned: watch it, tune again, prove beside it, promote, take back.
@@ -29,31 +36,67 @@ def run(
     """
     try:
         with interruptible():
-            _keep(file, once, db)
+            _keep(file, once, port, db)
     except KeyboardInterrupt:
         say("stopped; the next one goes on where this one was")
 
 
-def _keep(file: Path, once: bool, db: str | None) -> None:
+def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
     from autotuner import telemetry
     from autotuner.daemon.service import opened
     from autotuner.daemon.spec import load_service
 
     spec = load_service(file)
-    with telemetry.session(), opened(spec, db) as service:
+    with telemetry.session(), opened(spec, db) as service, _answering(spec, port, once, db) as beat:
         keeper, before = service.keeper(), ""
         try:
             while True:
-                state = keeper.turn()
-                told = _told(state)
+                told, pause_s = _turned(keeper, spec.watch.interval, once)
+                beat()
                 if told != before:
                     say(told)
                     before = told
                 if once:
                     return
-                _wait(_pause_s(state, spec.watch.interval), keeper.is_called)
+                _wait(pause_s, keeper.is_called)
         finally:
             keeper.leave()
+
+
+@contextmanager
+def _answering(spec: "ServiceSpec", port: int | None, once: bool, db: str | None) -> Iterator[Callable[[], None]]:
+    """Answer over HTTP where somebody wants it; gives what to call after every turn."""
+    from autotuner.errors import UsageError
+
+    if once and port is not None:
+        raise UsageError("--once does one turn and answers nobody", "leave --port out")
+    wanted = spec.http if port is None else port
+    if once or wanted is None:
+        yield lambda: None
+        return
+    from autotuner.daemon.http_api import Pulse, patience_of, serving
+
+    pulse = Pulse(patience_of(spec))
+    with serving(spec.service, db, wanted, pulse) as (address, token):
+        say(f"over HTTP: {address} with the token in {token}")
+        yield pulse.beat
+
+
+def _turned(keeper: "Keeper", interval_s: float, once: bool) -> tuple[str, float]:
+    """One turn: what to say of it, and how long to wait.
+
+    Raises:
+        MachineError: There is to be no other turn.
+    """
+    from autotuner.errors import MachineError
+
+    try:
+        state = keeper.turn()
+    except MachineError as error:  # a record that another process locks, a full disk: nothing was done by halves
+        if once:
+            raise
+        return f"{error.message}: trying again", _PATIENCE_S
+    return _told(state), _pause_s(state, interval_s)
 
 
 def _told(state: "ServiceState | None") -> str:
@@ -65,11 +108,14 @@ def _told(state: "ServiceState | None") -> str:
 
 def _wait(seconds: float, is_called: Callable[[], bool]) -> None:
     """Until the time has passed, or a person says something."""
+    from autotuner.errors import MachineError
+
     ends_s = time.monotonic() + seconds
     while (left_s := ends_s - time.monotonic()) > 0:
         time.sleep(min(_LISTEN_S, left_s))
-        if is_called():
-            return
+        with suppress(MachineError):  # the next turn says it
+            if is_called():
+                return
 
 
 def _pause_s(state: "ServiceState | None", interval_s: float) -> float:

@@ -1,10 +1,11 @@
 """What a person says to the daemon: `autotune daemon approve`, `refuse`, `rollback`, `clear`, `freeze`, and so on."""
 
 import getpass
+import os
 from collections.abc import Callable
 
 from autotuner.cli.daemon_show import Service
-from autotuner.cli.options import Db
+from autotuner.cli.options import Db, Json
 
 WORDS = {
     "tune": "Tune a service now, whatever is seen.",
@@ -20,13 +21,24 @@ WORDS = {
 def saying(word: str) -> Callable[..., None]:
     """The command that says this word."""
 
-    def say_it(service: Service, db: Db = None) -> None:
-        from autotuner.daemon.telling import known
+    def say_it(service: Service = None, db: Db = None, as_json: Json = False) -> None:
         from autotuner.records import open_record
+        from autotuner.report.json_lines import dump
+        from autotuner.telling import known, named
 
         with open_record(db) as record:
-            known(record, service).tell(word, {"by": getpass.getuser()})
-        print(f"{word}: said to {service}; the daemon hears it at its next turn")
+            name = named(record, service)
+            known(record, name).tell(word, {"by": _who()})
+        said = f"{word}: said to {name}; the daemon hears it at its next turn"
+        print(dump({"service": name, "said": word}) if as_json else said)
 
     say_it.__doc__ = WORDS[word]
     return say_it
+
+
+def _who() -> str:
+    """The user's name; their number where nobody has named it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"

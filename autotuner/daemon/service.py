@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from autotuner import api
 from autotuner.adjust.space import Space
+from autotuner.daemon.alerts import Alerts
 from autotuner.daemon.bundles import Bundles
 from autotuner.daemon.hooks import HookError, observe, put_in_place, run_hook, said_environment
 from autotuner.daemon.keeper import Keeper, World
@@ -49,6 +49,7 @@ class Service:
         self._folder = record.folder(spec.service)
         self.bundles = Bundles(self._folder / "bundles")
         self.journal = record.journal(spec.service)
+        self.alerts = Alerts(self.journal, spec.alert, spec.webhook_url())
         self._exporter: Exporter = make_exporter(spec.target, spec.settings)
 
     def keeper(self) -> Keeper:
@@ -67,7 +68,7 @@ class Service:
             environment=self._environment,
             tune=self._tune,
             window=self._window,
-            alert=self._alert,
+            alert=self.alerts.tell,
             collect=self._collect,
             tidy=self.bundles.forget,
             devices=self._devices,
@@ -87,7 +88,7 @@ class Service:
         try:
             return said_environment(self.spec.hooks.environment, self.spec.hooks.deadline)
         except HookError as error:
-            self._alert(f"{self.spec.service}: {error}")
+            self.alerts.tell(f"{self.spec.service}: {error}")
             return {}
 
     def _devices(self) -> int:
@@ -186,17 +187,6 @@ class Service:
         found = {name: self.spec.source(name, arm).read(time.time()) for name in names}
         return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
 
-    def _alert(self, text: str) -> None:
-        """By the user's program; that it fails is no reason to stop."""
-        self.journal.tell("alert", {"text": text})
-        if self.spec.alert:
-            try:
-                subprocess.run(
-                    [*self.spec.alert, text], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                self.journal.tell("alert", {"text": f"the alert program failed: {error}"})
-
 
 def _bound(study: Study) -> str:
     """What bound the service as it was, in a clause."""
@@ -213,4 +203,6 @@ def _count(source: Prometheus | None) -> int:
 def opened(spec: ServiceSpec, db: str | None) -> Iterator[Service]:
     """A service on its record."""
     with api.open_record(db, create=True) as record:
-        yield Service(spec, record, db)
+        service = Service(spec, record, db)
+        with service.alerts:
+            yield service

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from autotuner.daemon.alerts import WebHook
 from autotuner.daemon.hooks import Hooks
 from autotuner.daemon.machine import Plan
 from autotuner.daemon.sources import Prometheus
@@ -139,6 +140,8 @@ class ServiceSpec(_Section):
     approval: bool = Field(False, description="A person lets every canary begin.")
     dry_run: bool = Field(False, description="Everything is decided, nothing is put in place.")
     alert: tuple[str, ...] = Field((), description="A program that is given what somebody must know as its last word.")
+    webhook: WebHook | None = Field(None, description="URL to which what somebody must know is posted as JSON.")
+    http: int | None = Field(None, ge=0, le=65535, description="Port on loopback to ask and steer it; 0: a free one.")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -190,6 +193,10 @@ class ServiceSpec(_Section):
     def watching(self) -> Watch:
         """For the keeper."""
         return Watch(self.levels, self.watch.drift, self.watch.breaches, self.watch.every)
+
+    def webhook_url(self) -> str:
+        """Where alerts are posted; empty for nowhere."""
+        return self.webhook.get_secret_value() if self.webhook else ""
 
     def programs(self) -> Hooks:
         """For the keeper."""

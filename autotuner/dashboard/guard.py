@@ -2,13 +2,12 @@
 
 import base64
 import hashlib
-import secrets
 from collections.abc import Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+from autotuner.dashboard.loopback import is_token, strangeness
 
 
 def own_pages(scripts: Iterable[str]) -> str:
@@ -20,8 +19,7 @@ def own_pages(scripts: Iterable[str]) -> str:
 def guard(token: str, policy: str) -> Middleware:
     """A middleware that lets through what is asked rightly, and marks answers so that browsers keep to it.
 
-    A name that resolves to this machine is not enough (DNS rebinding): the Host must be a loopback address. Another
-    page's script is turned away by its Origin. The token comes once in the address and then in a cookie.
+    The token comes once in the address and then in a cookie.
 
     Args:
         token: Printed on the terminal.
@@ -68,13 +66,9 @@ def _refusal(request: web.Request, token: str) -> web.Response | None:
     """The answer to what is not asked rightly; None when it is."""
     if request.method not in ("GET", "HEAD"):
         return web.Response(status=405, text="This dashboard only shows.\n")
-    host, _, _ = request.host.rpartition(":") if not request.host.endswith("]") else (request.host, "", "")
-    if (host or request.host) not in _LOOPBACK:
-        return web.Response(status=403, text="Ask 127.0.0.1 or localhost.\n")
-    origin = request.headers.get("Origin")
-    if origin is not None and origin != f"http://{request.host}":
-        return web.Response(status=403, text="Another page asks.\n")
+    if strange := strangeness(request):
+        return web.Response(status=403, text=f"{strange}\n")
     given = request.query.get("token") or request.cookies.get(cookie_name(request.url.port), "")
-    if not secrets.compare_digest(given.encode(errors="surrogatepass"), token.encode()):
+    if not is_token(given, token):
         return web.Response(status=401, text="Open the address that `autotune dashboard` printed.\n")
     return None

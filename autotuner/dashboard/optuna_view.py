@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from autotuner.dashboard.guard import guard
-from autotuner.dashboard.server import listen
+from autotuner.dashboard.loopback import listen
 from autotuner.errors import MachineError
 from autotuner.exporting import draw
 from autotuner.records import open_record
@@ -42,7 +42,7 @@ def serve_optuna(db: str | None, name: str, port: int, token: str, ready: Callab
         journal.write_bytes(bundle.files["optuna.journal"])
         app = web.Application(middlewares=[guard(token, _POLICY)])
         app.router.add_get("/{path:.*}", partial(_answer, wsgi(str(journal))))
-        asyncio.run(listen(app, port, token, ready))
+        asyncio.run(listen(app, port, lambda address: ready(f"{address}?token={token}")))
 
 
 async def _answer(application: Callable[..., Iterable[bytes]], request: web.Request) -> web.Response:

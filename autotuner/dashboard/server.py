@@ -1,4 +1,4 @@
-"""The dashboard's server: a list of studies, a page for each, and word of changes."""
+"""The dashboard's server: a list of studies and services, a page for each, and word of changes."""
 
 import asyncio
 import json
@@ -9,13 +9,15 @@ from contextlib import contextmanager, suppress
 from aiohttp import web
 
 from autotuner.dashboard.guard import guard, own_pages
-from autotuner.errors import AutotuneError, MachineError, UsageError
+from autotuner.dashboard.loopback import listen
+from autotuner.errors import AutotuneError, UsageError
 from autotuner.records import changed_at, open_record
-from autotuner.report.dashboard_page import SCRIPTS, list_page, study_body, study_page
+from autotuner.report.dashboard_page import SCRIPTS, list_page, service_page, study_body, study_page
+from autotuner.report.service_page import service_body
 from autotuner.store import Record, StudyRow
 from autotuner.story import tell, under_way
+from autotuner.telling import service_rows, tell_service
 
-HOST = "127.0.0.1"
 _LOOK_S = 1.0
 _RECORD: web.AppKey[str | None] = web.AppKey("record")
 _LOOK: "web.AppKey[_Look]" = web.AppKey("look")
@@ -36,30 +38,7 @@ def serve(db: str | None, port: int, token: str, ready: Callable[[str], None]) -
     """
     with open_record(db):
         pass
-    asyncio.run(listen(make_app(db, token), port, token, ready))
-
-
-async def listen(app: web.Application, port: int, token: str, ready: Callable[[str], None]) -> None:
-    """Serve an application on loopback until the task is cancelled; `ready` is told its address.
-
-    Raises:
-        MachineError: The port is taken.
-    """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, HOST, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise MachineError(
-                f"cannot listen on port {port}: {error.strerror}", "choose another with --port"
-            ) from None
-        _, chosen = runner.addresses[0][:2]
-        ready(f"http://{HOST}:{chosen}/?token={token}")
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
+    asyncio.run(listen(make_app(db, token), port, lambda address: ready(f"{address}?token={token}")))
 
 
 def make_app(db: str | None, token: str) -> web.Application:
@@ -69,6 +48,8 @@ def make_app(db: str | None, token: str) -> web.Application:
     app.router.add_get("/", _list)
     app.router.add_get("/study/{name}", _study)
     app.router.add_get("/study/{name}/body", _body)
+    app.router.add_get("/service/{name}", _service)
+    app.router.add_get("/service/{name}/body", _service_body)
     app.router.add_get("/changes", _changes)
     return app
 
@@ -76,7 +57,7 @@ def make_app(db: str | None, token: str) -> web.Application:
 async def _list(request: web.Request) -> web.Response:
     def draw(record: Record) -> str:
         rows = record.overview()
-        return list_page(rows, _under_way(record, rows), _state(record))
+        return list_page(rows, _under_way(record, rows), service_rows(record), _state(record))
 
     return await _html(request, draw)
 
@@ -89,6 +70,16 @@ async def _study(request: web.Request) -> web.Response:
 async def _body(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     return await _html(request, lambda record: study_body(tell(record, name)))
+
+
+async def _service(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    return await _html(request, lambda record: service_page(tell_service(record, name), _state(record)))
+
+
+async def _service_body(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    return await _html(request, lambda record: service_body(tell_service(record, name)))
 
 
 async def _changes(request: web.Request) -> web.StreamResponse:
@@ -149,10 +140,11 @@ async def _html(request: web.Request, draw: Callable[[Record], str]) -> web.Resp
 
 
 def _state(record: Record) -> str:
-    """Changes whenever a study gets a trial, a proposal or a verdict."""
+    """Changes whenever a study gets a trial, a proposal or a verdict, and a service an entry in its journal."""
     rows = record.overview()
     seen = [(row.name, row.trials, row.state, row.decision, row.gain_ratio) for row in rows]
-    return json.dumps([seen, _under_way(record, rows)], default=str)
+    kept = {name: [entry.number for entry in record.journal(name).entries(last=1)] for name in record.services()}
+    return json.dumps([seen, _under_way(record, rows), kept], default=str)
 
 
 def _under_way(record: Record, rows: Sequence[StudyRow]) -> dict[str, str]:

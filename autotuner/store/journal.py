@@ -112,17 +112,21 @@ class Journal:
         rows = list(self.entries(kinds=(STATE,), last=1))
         return _state(rows[0].payload["state"]) if rows else None
 
-    def entries(self, after: int = 0, kinds: Collection[str] = (), last: int | None = None) -> Iterator[Entry]:
+    def entries(
+        self, after: int = 0, kinds: Collection[str] = (), last: int | None = None, without: str | None = None
+    ) -> Iterator[Entry]:
         """Entries in order.
 
         Args:
             after: Only those with a larger number.
             kinds: Only these; none for all.
             last: Only so many of the newest.
+            without: Not these.
         """
         table = schema.journal
         query = select(table).where(table.c.service == self.service, table.c.id > after)
         query = query.where(table.c.kind.in_(kinds)) if kinds else query
+        query = query if without is None else query.where(table.c.kind != without)
         query = query.order_by(table.c.id.desc()).limit(last) if last is not None else query.order_by(table.c.id)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()

@@ -15,6 +15,7 @@ from autotuner.cli.main import app
 
 HEAVY = ("torch", "transformers", "optuna", "sqlalchemy", "scipy", "numpy", "pydantic", "rich")
 COMMANDS = ("study start", "study resume", "study verify", "study list", "study show", "study compare", "study delete",
+            "daemon status", "daemon history", "daemon approve",
             "space check", "gpu record", "profile", "doctor", "load", "export")  # fmt: skip
 
 

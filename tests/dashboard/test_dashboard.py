@@ -207,16 +207,16 @@ class Page:
 
 @contextmanager
 def browser(tmp_path):
-    folder = tmp_path / "browser"
+    folder, place = tmp_path / "browser", tmp_path / "browser" / "DevToolsActivePort"
     argv = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0",
             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
             "about:blank"]  # fmt: skip
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             deadline_s = time.monotonic() + 60
-            while not (folder / "DevToolsActivePort").exists() and time.monotonic() < deadline_s:
+            while not (place.exists() and "\n" in place.read_text()) and time.monotonic() < deadline_s:
                 time.sleep(0.05)
-            yield (folder / "DevToolsActivePort").read_text().split()[0]
+            yield place.read_text().split()[0]
         finally:
             process.terminate()
 

@@ -1,0 +1,180 @@
+"""Telling people: by a program of theirs, by a web hook, on a thread of its own, so that nobody waits for a receiver.
+
+What is told stands in the journal before anybody is told, and so does every way that failed.
+"""
+
+import http.client
+import json
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+from autotuner.errors import MachineError
+from autotuner.report.text import one_line
+from autotuner.store.journal import Journal
+
+ALERT = "alert"  # the kind of an entry
+PAUSES_S = (1.0, 4.0)  # between the attempts to reach a web hook
+_TIMEOUT_S = 5.0  # of each attempt
+_PROGRAM_LIMIT_S = 30.0
+_PATIENCE_S = 60.0  # for what is still being told when the daemon ends by itself
+_LAST_S = 2.0  # the same when somebody ends it
+
+
+def _checked(hook: SecretStr) -> SecretStr:
+    """Says what is wrong without the URL, which is a secret."""
+    url = hook.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete or not url.isascii() or any(char <= " " for char in url):
+        raise ValueError("must be a URL that begins with http:// or https://, names a host and has no spaces")
+    if parts.username is not None:
+        raise ValueError("a name and a password before the host are not sent: put the secret into the path")
+    return hook
+
+
+WebHook = Annotated[SecretStr, AfterValidator(_checked)]  # its URL holds a secret: it is never printed
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What somebody has to know.
+
+    Attributes:
+        service: Whose.
+        phase: What the daemon was doing; empty when that is not known.
+        text: In a sentence, on one line.
+        at: When, ISO 8601 in UTC.
+    """
+
+    service: str
+    phase: str
+    text: str
+    at: str
+
+
+class Alerts:
+    """The ways to tell people; ends with its `with` block, and waits a little for what is still under way.
+
+    Args:
+        journal: Of the service.
+        program: Is given the text as its last word; empty for none.
+        webhook: URL to which an alert is posted as JSON; empty for none. It is a secret, and never printed.
+        pauses_s: Between the attempts; one more attempt than pauses.
+    """
+
+    def __init__(
+        self, journal: Journal, program: Sequence[str] = (), webhook: str = "", pauses_s: Sequence[float] = PAUSES_S
+    ) -> None:
+        self._journal, self._program, self._webhook, self._pauses_s = journal, program, webhook, pauses_s
+        self._waiting: deque[Alert] = deque()
+        self._news, self._over = threading.Condition(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
+        with self._news:
+            self._news.wait_for(lambda: not self._waiting, _PATIENCE_S if kind is None else _LAST_S)
+            self._over.set()
+            self._news.notify_all()
+            left = len(self._waiting)
+        if left:
+            self._journal.tell(ALERT, {"text": f"the daemon ended before it had told {left} of its alerts"})
+
+    def tell(self, text: str) -> None:
+        """Write it down, and have it told; returns at once.
+
+        Raises:
+            MachineError: The journal cannot be written.
+        """
+        self._journal.tell(ALERT, {"text": text})
+        state = self._journal.state()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._news:
+            self._waiting.append(Alert(self._journal.service, state.phase.value if state else "", one_line(text), now))
+            self._news.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._waiting or self._over.is_set())
+                if self._over.is_set():
+                    return
+                alert = self._waiting[0]
+            for failure in (run_program(self._program, alert.text), self._post(alert)):
+                if failure and not self._over.is_set():
+                    self._note(failure)
+            with self._news:
+                self._waiting.popleft()
+                self._news.notify_all()
+
+    def _post(self, alert: Alert) -> str:
+        """Why no attempt reached the web hook; empty when one did, and where there is none."""
+        failure = post(self._webhook, alert) if self._webhook else ""
+        for pause_s in self._pauses_s:
+            if not failure or self._over.wait(pause_s):
+                break
+            failure = post(self._webhook, alert)
+        return f"{failure}, {1 + len(self._pauses_s)} times" if failure else ""
+
+    def _note(self, failure: str) -> None:
+        with suppress(MachineError):  # the record is locked or gone: the daemon's next turn says so
+            self._journal.tell(ALERT, {"text": failure})
+
+
+def run_program(argv: Sequence[str], text: str) -> str:
+    """Why the user's program did not take it; empty when it did, and where there is none."""
+    if not argv:
+        return ""
+    try:
+        done = subprocess.run(
+            [*argv, text], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROGRAM_LIMIT_S, check=False
+        )
+    except OSError as error:
+        return f"the alert program cannot be started: {argv[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return f"the alert program did not end within {_PROGRAM_LIMIT_S:g} s"
+    return f"the alert program ended with {done.returncode}" if done.returncode else ""
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Another place is no answer: following would make a GET of it."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def post(url: str, alert: Alert, timeout_s: float = _TIMEOUT_S) -> str:
+    """Post an alert once; why it was not taken, without the URL's secrets, and empty when it was."""
+    host = urlsplit(url).hostname
+    headers = {"Content-Type": "application/json", "User-Agent": "autotune"}
+    try:
+        request = urllib.request.Request(url, json.dumps(asdict(alert)).encode(), headers, method="POST")
+        with urllib.request.build_opener(_Stay).open(request, timeout=timeout_s):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"the web hook at {host} answers {error.code}"
+    except (OSError, http.client.HTTPException, ValueError) as error:  # whose words may quote the URL
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return f"the web hook at {host} gives no answer within {timeout_s:g} s"
+        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
+        return f"the web hook at {host} cannot be reached: {why}"
