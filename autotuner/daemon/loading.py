@@ -21,6 +21,7 @@ from autotuner.load.session import understand
 from autotuner.metrics import value_of
 
 _ATTEMPTS = 3  # at a pair of which one cannot be believed: a neighbour may have held the client up
+_ATTEMPTS_S = 10.0  # for which short ones are tried more often: a busy machine spoils many of them
 _THERE, _BACK = (STABLE, CANDIDATE), (CANDIDATE, STABLE)
 
 logger = logging.getLogger(__name__)
@@ -148,14 +149,15 @@ class Load:
 
     def _believed(self, turn: Sequence[str], dialects: Mapping[str, Dialect]) -> Mapping[str, Episode] | Gap:
         """An episode of each arm, with the same requests; asked anew where the client itself was in the way."""
-        for _ in range(_ATTEMPTS):
+        begun_s = time.monotonic()
+        for attempt in itertools.count(1):
             number = next(self._numbers)
             found, doubts = {}, ""
             for arm in turn:
                 plan = self._section.traffic.plan(dialects[arm], number, salt=self._salt)
                 found[arm] = self._opened().run(plan)
                 doubts = doubts or results.doubts(found[arm], plan.paced, plan.places)
-            if not doubts:
+            if not doubts or (attempt >= _ATTEMPTS and time.monotonic() - begun_s > _ATTEMPTS_S):
                 break
         late = [arm for arm, one in found.items() if plan.paced and results.is_saturated(one.replies)]
         if late and not doubts:

@@ -3,6 +3,8 @@ from random import Random
 
 import pytest
 
+from autotuner.analyze.drift import Drift
+from autotuner.daemon import watching
 from autotuner.daemon.sources import Gap, Reading
 from autotuner.daemon.watching import Pauses, Watch
 from autotuner.spec.expressions import Limit
@@ -42,6 +44,58 @@ def test_a_drift_is_said_once_when_it_is_proven():
     said = looks(watch, [0.105 * draw.lognormvariate(0, 0.02) for _ in range(30)])
     assert sum(map(bool, said)) == 1
     assert next(text for text in said if text).startswith(f"{P95} is 1.0")
+
+
+@pytest.mark.parametrize(("rising", "factor", "told"), [((), 0.8, 0), ((), 1.25, 1), ([P95], 0.8, 1), ([P95], 1.25, 0)])
+def test_a_drift_for_the_better_is_no_reason(rising, factor, told):
+    draw = Random(1)
+    values = [0.1 * (factor if number >= 20 else 1) * draw.lognormvariate(0, 0.02) for number in range(40)]
+    assert sum(map(bool, looks(Watch(drifting=[P95], rising=rising), values))) == told
+
+
+def traffic(watch, values):
+    """What each look says of `prompt_tokens`, a name of the user's own."""
+    reads = (Reading(value, 0.0) if value is not None else Gap("down") for value in values)
+    return [watch.look({"prompt_tokens": read}, {}, NOW, ()) for read in reads]
+
+
+@pytest.mark.parametrize("change", [2.1, 1 / 2.1])
+def test_other_traffic_asks_for_tuning_for_as_long_as_it_stays(change):
+    draw = Random(2)
+    watch = Watch(traffic={"prompt_tokens": 1.5})
+    assert not any(traffic(watch, [300 * draw.lognormvariate(0, 0.1) for _ in range(30)]))
+    said = traffic(watch, [300 * change * draw.lognormvariate(0, 0.1) for _ in range(30)])
+    begin = said.index(next(filter(None, said)))
+    assert begin < 15
+    assert all(said[begin:]), "a pause may stand in the way of the first"
+    assert said[-1].startswith(f"the traffic is another: prompt_tokens is {change:.1f}"[:-1])
+    assert said[-1].endswith("of what it was")
+    watch.forget()
+    assert not any(traffic(watch, [300 * change * draw.lognormvariate(0, 0.1) for _ in range(30)]))
+
+
+def test_traffic_that_comes_back_or_changes_little_is_no_reason():
+    draw = Random(3)
+    little = [300 * (1.3 if number >= 30 else 1) * draw.lognormvariate(0, 0.05) for number in range(60)]
+    assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), little))
+    watch = Watch(traffic={"prompt_tokens": 1.5})
+    for level in (300, 900):
+        said = traffic(watch, [level * draw.lognormvariate(0, 0.05) for _ in range(30)])
+    assert said[-1]
+    assert not traffic(watch, [300 * draw.lognormvariate(0, 0.05) for _ in range(30)])[-1]
+    assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), [0.0, None] * 20 + [300.0] * 20))
+
+
+def test_traffic_that_grows_slowly_is_another_in_the_end(monkeypatch):
+    """Twice as much within a thousand looks: more than are remembered, but the first ones are."""
+    draw = Random(4)
+    watch = Watch(traffic={"prompt_tokens": 1.5})
+    values = [300 * 2 ** (number / 1000) * draw.lognormvariate(0, 0.05) for number in range(1000)]
+    for begin, end, told in ((0, 300, False), (300, 1000, True)):
+        with monkeypatch.context() as patched:
+            patched.setattr(watching, "find_drift", lambda seen: Drift((), 0.0, 0, 0))  # 700 looks take 20 s
+            traffic(watch, values[begin : end - 1])
+        assert bool(traffic(watch, values[end - 1 : end])[0]) is told
 
 
 def test_after_a_change_of_the_service_it_is_seen_anew():
