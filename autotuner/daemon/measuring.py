@@ -54,10 +54,7 @@ class Measuring:
         Under load both get the same requests; a window in which the client cannot be believed has no numbers at all.
         """
         names = (self._spec.aim.metric, *self._spec.canary.guards)
-        begun_s = time.time()
-        counted = [name for name in names if self._spec.signals[name].metrics is not None]
-        for arm in (STABLE, CANDIDATE):
-            self._read(counted, arm, begun_s)
+        self._begin(names, time.time())
         pools: Mapping[str, Pool] | Gap = {}
         if self._load:
             pools = self._load.compare(self._spec.canary.window)
@@ -69,6 +66,14 @@ class Measuring:
         stable, candidate = (self._numbers(names, arm, now_s) for arm in (STABLE, CANDIDATE))
         counts = [count for arm in (STABLE, CANDIDATE) for count in self._counts(arm, pools)]
         return Window(stable, candidate, *counts)
+
+    def _begin(self, names: Iterable[str], now_s: float) -> None:
+        """Even where this look fails: an earlier one would tell of other seconds."""
+        for arm in (STABLE, CANDIDATE):
+            for source in (self._sources[arm][name] for name in names):
+                if isinstance(source, Scraped):
+                    source.forget()
+                    source.read(now_s)
 
     def _read(self, names: Iterable[str], arm: str, now_s: float) -> dict[str, Read]:
         return {name: self._sources[arm][name].read(now_s) for name in names}

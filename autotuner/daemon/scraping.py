@@ -99,6 +99,10 @@ class Scraped:
         value = self._taken(grown, at_s - before.at_s)
         return value if isinstance(value, Gap) else Reading(value, now_s)
 
+    def forget(self) -> None:
+        """What comes is counted from the next look on, and not from the last."""
+        self._before = None
+
     def _level(self, page: Exposition, now_s: float) -> Read:
         found = self._find(page, self.name, _LEVELS, now_s)
         if isinstance(found, Gap):

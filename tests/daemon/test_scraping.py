@@ -9,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
+from autotuner.daemon.measuring import Measuring
 from autotuner.daemon.scraping import Page, Scraped, percentile
 from autotuner.daemon.sources import Gap, Prometheus, Reading
+from autotuner.daemon.spec import load_service
 from autotuner.metrics import quantile
 
 NOW_S = 1_900_000_000.0
@@ -36,8 +38,8 @@ class Service:
         return generate_latest(self.registry) if self.page is None else self.page
 
 
-@pytest.fixture(scope="module")
-def served():
+@contextmanager
+def serving():
     service = Service()
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,9 +57,17 @@ def served():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield service, f"http://127.0.0.1:{server.server_port}/metrics"
-    server.shutdown()
-    server.server_close()
+    try:
+        yield service, server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serving() as (service, port):
+        yield service, f"http://127.0.0.1:{port}/metrics"
 
 
 class Looks:
@@ -254,3 +264,43 @@ def test_answers_that_are_none(parts, words):
         found = Scraped(Page(url, 0.2), "q").read(NOW_S)
         assert words in found.reason
         assert isinstance(Prometheus(url, "q", timeout_s=0.2).read(NOW_S), Gap)
+
+
+DAEMON = """
+service: chat
+study: study.yaml
+signals:
+  seconds_s: {metrics: "http://127.0.0.1:{arm}/metrics", name: seconds, labels: {path: /}, take: mean}
+  queued_s: {metrics: "http://127.0.0.1:{arm}/metrics", name: queued, labels: {engine: "0"}}
+arms: {stable: STABLE, candidate: CANDIDATE}
+canary: {minimize: seconds_s, guards: {queued_s: 0.1}, window: 200 ms}
+hooks: {apply: [x], observe: [x]}
+"""
+
+
+def test_a_window_of_two_services(tmp_path):
+    """Both over the same seconds, from its beginning on; where that was missed there is no number."""
+    with serving() as (stable, port), serving() as (candidate, other):
+        (tmp_path / "study.yaml").write_text("")
+        (tmp_path / "daemon.yaml").write_text(DAEMON.replace("STABLE", str(port)).replace("CANDIDATE", str(other)))
+
+        def at_work(service, seconds, page=None):
+            service.queued.labels("0").set(seconds)
+            service.seconds.labels("/").observe(9)  # before the window
+            service.page = page
+            timer = threading.Timer(0.1, lambda: (setattr(service, "page", None), work(service, seconds)))
+            timer.start()
+            return timer
+
+        def work(service, seconds):
+            for share in (0.9, 1.0, 1.1):
+                service.seconds.labels("/").observe(seconds * share)
+
+        with Measuring(load_service(tmp_path / "daemon.yaml")) as measuring:
+            for page, seen in ((None, pytest.approx({"seconds_s": 0.4, "queued_s": 0.4})), (503, {"queued_s": 0.4})):
+                timers = [at_work(stable, 0.2), at_work(candidate, 0.4, page)]
+                window = measuring.window()
+                assert window.baseline == pytest.approx({"seconds_s": 0.2, "queued_s": 0.2})
+                assert window.candidate == seen
+                for timer in timers:
+                    timer.join()

@@ -1,13 +1,18 @@
 """What a daemon's file may say of its signals, and how it is told what it may not; probes of this machine."""
 
+import os
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 
 from autotuner.daemon.measuring import Measuring
-from autotuner.daemon.sources import Gap, Reading
+from autotuner.daemon.sources import Reading
 from autotuner.daemon.spec import load_service
 from autotuner.errors import UsageError
+from autotuner.testing.nvml_replay import compile_library
 
 DAEMON = """
 service: chat
@@ -106,20 +111,46 @@ def test_a_page_needs_an_extra(spec, monkeypatch):
         spec()
 
 
-def test_probes_of_this_machine(spec):
+def test_a_probe_of_this_machine(spec):
     found = spec()
-    host, gpu = found.signals["cpu_ratio"], found.signals["gpu_bytes"]
     with Measuring(found) as measuring:
-        sources = [measuring._source(signal, "stable") for signal in (host, gpu)]
-        sources[0].read(time.time())
+        source = measuring._source(found.signals["cpu_ratio"], "stable")
+        source.read(time.time())
         time.sleep(0.1)
         now_s = time.time()
-        seen = sources[0].read(now_s)
+        seen = source.read(now_s)
         assert isinstance(seen, Reading)
         assert 0 <= seen.value <= 1.1
-        assert sources[0].read(now_s) == seen, "signals of one look share what was seen"
-        bytes_ = sources[1].read(now_s)
-    if isinstance(bytes_, Gap):
-        assert "is there a GPU" in bytes_.reason or "only at the second look" in bytes_.reason
+        assert source.read(now_s) == seen, "signals of one look share what was seen"
+
+
+GPU = """
+import time
+from contextlib import ExitStack
+from autotuner.daemon.probing import Probed, Probes
+with ExitStack() as stack:
+    source = Probed(Probes(stack), "gpu", "memory_used_bytes")
+    print(source.read(0.0).reason)
+    time.sleep(0.5)
+    seen = source.read(1.0)
+    print(getattr(seen, "reason", "") or seen.value > 0)
+"""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_probe_of_a_gpu(there, tmp_path):
+    """The real binding, over a library that plays a GPU back; and where there is none at all."""
+    if there and shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    folder = compile_library(tmp_path).parent if there else tmp_path
+    if not there:
+        (tmp_path / "libnvidia-ml.so.1").write_text("")  # of a machine that has one, it is none
+    env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    env["LD_LIBRARY_PATH"] = str(folder)
+    done = subprocess.run([sys.executable, "-c", GPU], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    if there:
+        assert (first, second) == ("the probe gpu tells no memory_used_bytes, or only at the second look", "True")
     else:
-        assert bytes_.value > 0
+        assert first == second == "the probe gpu sees nothing here: is there a GPU? see autotune doctor"
