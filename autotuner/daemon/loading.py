@@ -15,7 +15,7 @@ from autotuner.daemon.sources import Gap, Read, Reading
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.load import results
 from autotuner.load.dialect import Dialect
-from autotuner.load.plan import Episode
+from autotuner.load.plan import Episode, Plan
 from autotuner.load.process import LoadClient
 from autotuner.load.session import understand
 from autotuner.metrics import value_of
@@ -156,10 +156,22 @@ class Load:
             for arm in turn:
                 plan = self._section.traffic.plan(dialects[arm], number, salt=self._salt)
                 found[arm] = self._opened().run(plan)
-                doubts = doubts or results.doubts(found[arm], plan.paced, plan.places)
+                doubts = doubts or _doubts(found[arm], plan)
             if not doubts or (attempt >= _ATTEMPTS and time.monotonic() - begun_s > _ATTEMPTS_S):
                 break
-        late = [arm for arm, one in found.items() if plan.paced and results.is_saturated(one.replies)]
+        late = [
+            arm for arm, one in found.items() if plan.paced and not _failed(one) and results.is_saturated(one.replies)
+        ]
         if late and not doubts:
             doubts = f"requests piled up at {late[0]}: latencies say only how long that lasted"
         return Gap(doubts) if doubts else found
+
+
+def _failed(episode: Episode) -> bool:
+    """Whether no request of it was answered."""
+    return results.failures(episode.replies).total() == len(episode.replies)
+
+
+def _doubts(episode: Episode, plan: Plan) -> str:
+    """Why its times cannot be believed; a server that refuses all has none, and keeps the client busy besides."""
+    return "" if _failed(episode) else results.doubts(episode, plan.paced, plan.places)

@@ -111,9 +111,7 @@ class Signal(_Section):
 
     @property
     def tells_arms_apart(self) -> bool:
-        """Whether the two arms are read at two places."""
-        if self.probe is not None:
-            return False
+        """Whether the two arms are read at two places; a probe never does."""
         return self.load is not None or ARM in "".join(
             (self.query or "", self.metrics or "", self.url or "", *self.labels.values())
         )

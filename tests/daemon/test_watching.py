@@ -63,27 +63,27 @@ def traffic(watch, values):
 def test_other_traffic_asks_for_tuning_for_as_long_as_it_stays(change):
     draw = Random(2)
     watch = Watch(traffic={"prompt_tokens": 1.5})
-    assert not any(traffic(watch, [300 * draw.lognormvariate(0, 0.1) for _ in range(30)]))
-    said = traffic(watch, [300 * change * draw.lognormvariate(0, 0.1) for _ in range(30)])
+    assert not any(traffic(watch, [300 * draw.lognormvariate(0, 0.1) for _ in range(20)]))
+    said = traffic(watch, [300 * change * draw.lognormvariate(0, 0.1) for _ in range(20)])
     begin = said.index(next(filter(None, said)))
     assert begin < 15
     assert all(said[begin:]), "a pause may stand in the way of the first"
     assert said[-1].startswith(f"the traffic is another: prompt_tokens is {change:.1f}"[:-1])
     assert said[-1].endswith("of what it was")
     watch.forget()
-    assert not any(traffic(watch, [300 * change * draw.lognormvariate(0, 0.1) for _ in range(30)]))
+    assert not any(traffic(watch, [300 * change * draw.lognormvariate(0, 0.1) for _ in range(20)]))
 
 
 def test_traffic_that_comes_back_or_changes_little_is_no_reason():
     draw = Random(3)
-    little = [300 * (1.3 if number >= 30 else 1) * draw.lognormvariate(0, 0.05) for number in range(60)]
+    little = [300 * (1.3 if number >= 15 else 1) * draw.lognormvariate(0, 0.05) for number in range(30)]
     assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), little))
     watch = Watch(traffic={"prompt_tokens": 1.5})
     for level in (300, 900):
-        said = traffic(watch, [level * draw.lognormvariate(0, 0.05) for _ in range(30)])
+        said = traffic(watch, [level * draw.lognormvariate(0, 0.05) for _ in range(15)])
     assert said[-1]
-    assert not traffic(watch, [300 * draw.lognormvariate(0, 0.05) for _ in range(30)])[-1]
-    assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), [0.0, None] * 20 + [300.0] * 20))
+    assert not traffic(watch, [300 * draw.lognormvariate(0, 0.05) for _ in range(15)])[-1]
+    assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), [0.0, None] * 20 + [300.0] * 10))
 
 
 def test_traffic_that_grows_slowly_is_another_in_the_end(monkeypatch):
