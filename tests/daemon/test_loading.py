@@ -38,7 +38,7 @@ load:
   timeout: 5 s
   traffic: {TRAFFIC}
 watch: {interval: 1 s}
-canary: {minimize: latency_p50_s, guards: {throughput_requests_per_s: 0.05}, window: 1 ms}
+canary: {minimize: latency_p50_s, window: 1 ms}
 hooks: {apply: [x], observe: [x]}
 """
 CLOSED = "concurrency: 4, requests: 8, prompt_words: 8, output_tokens: 2"
