@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 
 from autotuner.daemon.measuring import Measuring
 from autotuner.daemon.scraping import Page, Scraped, percentile
-from autotuner.daemon.sources import Gap, Prometheus, Reading
+from autotuner.daemon.sources import Gap, Reading
 from autotuner.daemon.spec import load_service
 from autotuner.metrics import quantile
 
@@ -225,45 +225,6 @@ def test_a_service_that_is_slow_or_down(looks):
     assert looks.at(looks.signal("q", timeout_s=0.1)) == Gap("no answer within 0.1 s")
     looks.url = "http://127.0.0.1:1/metrics"
     assert "does not answer" in looks.at(looks.signal("q")).reason
-
-
-@contextmanager
-def speaking(*parts, every_s=0.0):
-    """A server that says just these bytes, part by part, and hangs up."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle(self):
-            self.rfile.readline()
-            for part in parts:
-                self.wfile.write(part)
-                self.wfile.flush()
-                time.sleep(every_s)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # we hang up on who drips
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("parts", "words"),
-    [
-        ([b"220 mail.example ESMTP\r\n"], "it speaks no HTTP"),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"q 1\n"], "its answer breaks off"),
-        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"9\r\nq 1\n"], "it speaks no HTTP"),
-        ([b"HTTP/1.1 200 OK\r\n\r\n", *[b"q 1\n"] * 20], "no whole answer in time"),
-    ],
-)
-def test_answers_that_are_none(parts, words):
-    """The last one would never hit a socket's own limit."""
-    with speaking(*parts, every_s=0.03) as url:
-        found = Scraped(Page(url, 0.2), "q").read(NOW_S)
-        assert words in found.reason
-        assert isinstance(Prometheus(url, "q", timeout_s=0.2).read(NOW_S), Gap)
 
 
 DAEMON = """
