@@ -29,7 +29,7 @@ DOORS = {
     "alembic": ["store"],
     "opentelemetry": ["telemetry"],
     "grpc": ["telemetry"],
-    "prometheus_client": ["telemetry"],
+    "prometheus_client": ["telemetry", "daemon/exposition.py"],
     "pynvml": ["monitor/gpu"],
     "PIL": ["workloads"],
     "pyarrow": ["workloads"],

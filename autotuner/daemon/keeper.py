@@ -28,7 +28,7 @@ from autotuner.daemon.machine import (
 from autotuner.daemon.sources import Reading
 from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import STRETCH, spent_device_s
-from autotuner.daemon.watching import Watch, broken_by_candidate
+from autotuner.daemon.watching import Watch, broken_by_candidate, moved
 from autotuner.daemon.world import LEASE_S, Terms, World
 from autotuner.monitor.environment import environment_key
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
@@ -151,9 +151,11 @@ class Keeper:
                 return state  # a person goes on
 
     def _watched(self, state: ServiceState) -> ServiceState:
-        now, readings = self._world.clock(), self._world.read()
+        with self._leading():  # to ask a service under load takes its time
+            readings = self._world.read()
+        now, environment = self._world.clock(), dict(self._world.environment())
         begun = [entry.at for entry in self._last("tuning")]
-        reason = self._watch.look(readings, self._world.environment(), now, begun)
+        reason = self._watch.look(readings, moved(self._known(environment), environment), now, begun)
         if not reason:
             return state
         pause = self._terms.pauses.reason(now, begun, spent_device_s(self._last(STRETCH), now))
@@ -161,7 +163,15 @@ class Keeper:
             return state
         seen = {name: read.value if isinstance(read, Reading) else read.reason for name, read in readings.items()}
         self._write("tuning", {"reason": reason, "readings": seen})
+        self._write("environment", environment)
         return self._happen(state, Triggered(reason))
+
+    def _known(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        """For which the service was tuned, or in which it was met; a new driver comes with a reboot."""
+        entries = list(self._journal.entries(kinds=("environment",), last=1))
+        if not entries:
+            self._write("environment", environment)
+        return dict(entries[0].payload) if entries else environment
 
     def _tuned(self, state: ServiceState) -> ServiceState:
         """First what can be found out of the service as it is, then the study."""

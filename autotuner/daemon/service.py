@@ -1,4 +1,4 @@
-"""A service as its file describes it: the keeper's world, of the user's programs, Prometheus and the loop itself."""
+"""A service as its file describes it: the keeper's world, of the user's programs, its numbers and the loop itself."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,8 @@ from autotuner.daemon.alerts import Alerts
 from autotuner.daemon.bundles import Bundles
 from autotuner.daemon.hooks import HookError, observe, put_in_place, run_hook, said_environment
 from autotuner.daemon.keeper import Keeper, World
-from autotuner.daemon.sources import Gap, Prometheus, Reading
-from autotuner.daemon.spec import CANDIDATE, STABLE, ServiceSpec
+from autotuner.daemon.measuring import Measuring
+from autotuner.daemon.spec import ServiceSpec
 from autotuner.daemon.working import work
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.exporting import make_exporter, recommendation, unverified
@@ -29,7 +29,7 @@ from autotuner.monitor import environment
 from autotuner.plugins import Exporter
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
-from autotuner.types import Binding, Config, Decision, Deployment, Recommendation, ServiceState, Value, Window
+from autotuner.types import Binding, Config, Decision, Deployment, Recommendation, ServiceState, Value
 
 CONFIG = "config.json"  # of a bundle: the configuration that its files say
 _INCIDENTS = 20  # whose evidence is kept
@@ -42,10 +42,11 @@ class Service:
         spec: Its file.
         record: Where studies and the journal go.
         db: The record as the user named it.
+        measuring: Reads its numbers.
     """
 
-    def __init__(self, spec: ServiceSpec, record: Record, db: str | None) -> None:
-        self.spec, self._record, self._db = spec, record, db
+    def __init__(self, spec: ServiceSpec, record: Record, db: str | None, measuring: Measuring) -> None:
+        self.spec, self._record, self._db, self._measuring = spec, record, db, measuring
         self._folder = record.folder(spec.service)
         self.bundles = Bundles(self._folder / "bundles")
         self.journal = record.journal(spec.service)
@@ -64,10 +65,10 @@ class Service:
             first=self._first,
             observe=lambda: observe(hooks, hooks.deadline_s),
             place=self._place,
-            read=lambda: {name: self.spec.source(name, STABLE).read(time.time()) for name in self.spec.signals},
+            read=self._measuring.look,
             environment=self._environment,
             tune=self._tune,
-            window=self._window,
+            window=self._measuring.window,
             alert=self.alerts.tell,
             collect=self._collect,
             tidy=self.bundles.forget,
@@ -167,26 +168,6 @@ class Service:
             shutil.rmtree(old, ignore_errors=True)
         return found
 
-    def _window(self) -> Window:
-        """Both arms over the same seconds: the queries speak of the time that has just passed."""
-        time.sleep(self.spec.canary.window)
-        names = (self.spec.aim.metric, *self.spec.canary.guards)
-        arms = {arm: self._numbers(names, arm) for arm in (STABLE, CANDIDATE)}
-        counts = {
-            (kind, arm): _count(self.spec.counted(query, arm))
-            for kind, query in (("requests", self.spec.canary.requests), ("failures", self.spec.canary.failures))
-            for arm in (STABLE, CANDIDATE)
-        }
-        return Window(
-            arms[STABLE], arms[CANDIDATE], counts["requests", STABLE], counts["failures", STABLE],
-            counts["requests", CANDIDATE], counts["failures", CANDIDATE],
-        )  # fmt: skip
-
-    def _numbers(self, names: Iterable[str], arm: str) -> dict[str, float]:
-        """What has a number; a gap is left out, and the judge sees that it is missing."""
-        found = {name: self.spec.source(name, arm).read(time.time()) for name in names}
-        return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
-
 
 def _bound(study: Study) -> str:
     """What bound the service as it was, in a clause."""
@@ -194,15 +175,10 @@ def _bound(study: Study) -> str:
     return f"; as it was: {found.sentence.rstrip('.')}" if found and found.binding is not Binding.UNKNOWN else ""
 
 
-def _count(source: Prometheus | None) -> int:
-    found = source.read(time.time()) if source else Gap("nobody counts")
-    return max(0, round(found.value)) if isinstance(found, Reading) else 0
-
-
 @contextmanager
 def opened(spec: ServiceSpec, db: str | None) -> Iterator[Service]:
     """A service on its record."""
-    with api.open_record(db, create=True) as record:
-        service = Service(spec, record, db)
+    with api.open_record(db, create=True) as record, Measuring(spec) as measuring:
+        service = Service(spec, record, db, measuring)
         with service.alerts:
             yield service

@@ -4,16 +4,19 @@ A metrics backend that is down, empty, slow or stale, and a NaN or an infinity, 
 by them, neither for a candidate nor against it.
 """
 
+import http.client
 import json
 import math
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 _MOST_BYTES = 1 << 20
+_PART_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,14 @@ class Gap:
 
 
 Read: TypeAlias = Reading | Gap
+
+
+class Source(Protocol):
+    """Where one signal of one arm comes from; keeps what it has to remember from look to look."""
+
+    def read(self, now_s: float) -> Read:
+        """The number at `now_s`, seconds since 1970; looks of one moment are given the same."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +81,57 @@ class Prometheus:
 
     def _ask(self, query: str) -> Read:
         address = f"{self.url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        body = fetch(address, self.timeout_s, _MOST_BYTES, _why)
+        if isinstance(body, Gap):
+            return body
         try:
-            with urllib.request.urlopen(address, timeout=self.timeout_s) as answer:
-                return _number(json.loads(answer.read(_MOST_BYTES)))
-        except urllib.error.HTTPError as error:
-            return Gap(f"it answers {error.code}: {_why(error.read(2000))}")
-        except TimeoutError:
-            return Gap(f"no answer within {self.timeout_s:g} s")
-        except (OSError, urllib.error.URLError) as error:
-            reason = getattr(error, "reason", error)
-            return Gap("no answer in time" if isinstance(reason, TimeoutError) else f"it does not answer: {reason}")
+            return _number(json.loads(body))
         except ValueError:
             return Gap("its answer is no JSON")
+
+
+def fetch(address: str, timeout_s: float, most_bytes: int, why: Callable[[bytes], str]) -> bytes | Gap:
+    """What a URL gives, whole.
+
+    Args:
+        address: With http or https.
+        timeout_s: For all of it, not only for its next part.
+        most_bytes: More is refused.
+        why: What the body of an error says.
+    """
+    ends_s = time.monotonic() + timeout_s
+    try:
+        with urllib.request.urlopen(address, timeout=timeout_s) as answer:
+            return _whole(answer, ends_s, most_bytes)
+    except urllib.error.HTTPError as error:
+        return Gap(f"it answers {error.code}: {_told(error, why)}")
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        late = isinstance(reason, TimeoutError)
+        return Gap(f"no answer within {timeout_s:g} s" if late else f"it does not answer: {reason}")
+    except (http.client.HTTPException, ValueError) as error:
+        return Gap(f"it speaks no HTTP: {type(error).__name__}")
+
+
+def _whole(answer: http.client.HTTPResponse, ends_s: float, most_bytes: int) -> bytes | Gap:
+    """The body; a socket's limit is for each part, and parts may drip for ever."""
+    body = b""
+    while part := answer.read1(_PART_BYTES):
+        body += part
+        if len(body) > most_bytes:
+            return Gap(f"its answer is longer than {most_bytes >> 20} MiB")
+        if time.monotonic() > ends_s:
+            return Gap("no whole answer in time")
+    if len(body) < int(answer.headers.get("Content-Length") or 0):
+        return Gap("its answer breaks off")
+    return body
+
+
+def _told(error: urllib.error.HTTPError, why: Callable[[bytes], str]) -> str:
+    try:
+        return why(error.read(2000))
+    except (OSError, http.client.HTTPException):
+        return "no reason given"
 
 
 def _number(body: Any) -> Read:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from autotuner.daemon.alerts import WebHook
 from autotuner.daemon.hooks import Hooks
 from autotuner.daemon.machine import Plan
+from autotuner.daemon.signals import ARM, Arms, LoadSection, Signal, find_prompts
 from autotuner.daemon.sources import Prometheus
 from autotuner.daemon.watching import Pauses, Watch
 from autotuner.daemon.world import Terms
@@ -21,8 +22,6 @@ from autotuner.spec.draft import read
 from autotuner.spec.expressions import Limit
 from autotuner.spec.problems import explain
 from autotuner.types import CanaryRules, Guard
-
-STABLE, CANDIDATE = "stable", "candidate"  # what {arm} becomes
 
 
 def _seconds(value: Any) -> Any:
@@ -45,22 +44,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Signal(_Section):
-    """A number of the service, from Prometheus."""
-
-    query: str = Field(min_length=1, description="PromQL that gives one number; {arm} becomes stable or candidate.")
-    url: str | None = Field(None, description="Of the Prometheus server, where it is another one than the file's.")
-    age_query: str = Field("", description="PromQL for the seconds since the last scrape.")
-    max_age: Seconds = Field(120.0, description="Older is stale.")
-
-
 class WatchSection(_Section):
     """What asks for tuning."""
 
     interval: Seconds = Field(60.0, description="Between two looks.")
     slo: tuple[str, ...] = Field((), description="What must hold, as limits of a study: latency_p95_s <= 200 ms.")
     breaches: int = Field(3, ge=1, description="Looks in a row that make a breach.")
-    drift: tuple[str, ...] = Field((), description="Signals whose level should not change.")
+    drift: tuple[str, ...] = Field((), description="Signals whose level should not get worse.")
+    traffic: Mapping[str, Annotated[float, Field(gt=1)]] = Field(
+        default_factory=dict, description="Signals of what is asked, and the factor of a change that asks for tuning."
+    )
     every: Seconds | None = Field(None, description="Tune so often whatever is seen: 7 d.")
     cooldown: Seconds = Field(3600.0, description="Between two studies.")
     per_day: int = Field(3, ge=1, description="Most studies within 24 hours.")
@@ -133,6 +126,8 @@ class ServiceSpec(_Section):
     settings: tuple[str, ...] = Field((), description="Of the exporter: option=value.")
     prometheus: str | None = Field(None, description="URL of the server for all signals.")
     signals: Mapping[str, Signal] = Field(min_length=1)
+    arms: Arms = Arms()
+    load: LoadSection | None = Field(None, description="Requests of our own, of which signals and windows tell.")
     watch: WatchSection = WatchSection()
     canary: CanarySection
     hooks: HooksSection
@@ -145,14 +140,39 @@ class ServiceSpec(_Section):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        wanted = {*self.canary.guards, self.aim.metric, *self.watch.drift, *(limit.metric for limit in self.levels)}
+        judged, watch = {*self.canary.guards, self.aim.metric}, self.watch
+        wanted = {*judged, *watch.drift, *watch.traffic, *(limit.metric for limit in self.levels)}
         if missing := sorted(wanted - self.signals.keys()):
             raise ValueError(f"signals: nothing tells {', '.join(missing)}")
         for name, signal in self.signals.items():
-            goal(name)
-            if signal.url is None and self.prometheus is None:
-                raise ValueError(f"signals.{name}: say where its Prometheus is: prometheus: http://…")
+            self._readable(name, signal)
+            if name in judged and not signal.tells_arms_apart:
+                raise ValueError(f"canary: {name} is read at one place for both arms: write {ARM} where it is asked")
+        if self.load is not None:
+            self.arms.check(self.load.url)
+            if self.canary.requests or self.canary.failures:
+                raise ValueError("canary: under a load: the client itself counts: leave requests and failures out")
         return self
+
+    def _readable(self, name: str, signal: Signal) -> None:
+        """Whether it is known where a signal is read, and which direction of it is better.
+
+        Raises:
+            ValueError: It is not.
+        """
+        try:
+            if name not in self.watch.traffic or name in {*self.canary.guards, *self.watch.drift}:
+                goal(name)  # but a change of traffic counts both ways, whatever it is called
+            if signal.metrics is not None:
+                self.arms.check(signal.metrics)
+            if signal.load is not None and self.load is None:
+                raise ValueError("say what our client sends, and where: load: {url: http://…}")
+            if signal.load is not None and self.load is not None:
+                self.load.check(signal.load)
+            if signal.query is not None and signal.url is None and self.prometheus is None:
+                raise ValueError("say where its Prometheus is: prometheus: http://…")
+        except (UsageError, ValueError) as error:
+            raise ValueError(f"signals.{name}: {error}") from None
 
     @property
     def levels(self) -> tuple[Limit, ...]:
@@ -166,24 +186,16 @@ class ServiceSpec(_Section):
         assert metric is not None
         return Guard(metric, self.canary.maximize is not None, self.canary.margin)
 
-    def source(self, name: str, arm: str) -> Prometheus:
-        """Where a signal of one arm is read."""
-        signal = self.signals[name]
-        url = signal.url or self.prometheus
-        assert url is not None
-        age = signal.age_query.replace("{arm}", arm)
-        return Prometheus(url, signal.query.replace("{arm}", arm), age, signal.max_age)
-
     def counted(self, query: str, arm: str) -> Prometheus | None:
         """Where requests are counted; None where they are not."""
-        return Prometheus(self.prometheus, query.replace("{arm}", arm)) if query and self.prometheus else None
+        return Prometheus(self.prometheus, self.arms.fill(query, arm)) if query and self.prometheus else None
 
     def terms(self) -> Terms:
         """For the keeper."""
         canary, watch = self.canary, self.watch
         rules = CanaryRules(canary.least_windows, canary.most_windows, failure_ratio=canary.failure_ratio)
         probation = CanaryRules(canary.least_windows, canary.probation_windows, failure_ratio=canary.failure_ratio)
-        guards = tuple(Guard(name, goal(name).better == "higher", margin) for name, margin in canary.guards.items())
+        guards = tuple(Guard(name, self._rising(name), margin) for name, margin in canary.guards.items())
         return Terms(
             self.aim, guards, self.levels, watch.breaches, Plan(canary.percents, self.approval), rules, probation,
             canary.warm_up_windows, Pauses(watch.cooldown, watch.per_day, watch.device_s_per_day, watch.quiet),
@@ -192,7 +204,12 @@ class ServiceSpec(_Section):
 
     def watching(self) -> Watch:
         """For the keeper."""
-        return Watch(self.levels, self.watch.drift, self.watch.breaches, self.watch.every)
+        watch = self.watch
+        rising = [name for name in watch.drift if self._rising(name)]
+        return Watch(self.levels, watch.drift, watch.breaches, watch.every, rising, watch.traffic)
+
+    def _rising(self, name: str) -> bool:
+        return self.signals[name].more_is_better(name)
 
     def webhook_url(self) -> str:
         """Where alerts are posted; empty for nowhere."""
@@ -210,10 +227,13 @@ def load_service(path: Path) -> ServiceSpec:
         UsageError: It does not describe a service; one line with the file, the line and the key.
     """
     draft = read(path)
+    find_prompts(draft, path.parent)
     try:
         spec = ServiceSpec.model_validate(draft.data)
     except ValidationError as error:
         raise explain(error, ServiceSpec, draft.data, draft, ()) from None
+    except UsageError as error:
+        raise draft.error((), error.message, error.hint) from None
     study = path.parent / spec.study
     if not study.is_file():
         raise UsageError(draft.locate(("study",), f"there is no file {study}"))

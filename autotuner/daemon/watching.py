@@ -1,12 +1,13 @@
 """When a service asks for tuning: pure functions of what was read, and of when it was tuned last.
 
 A level is broken when it is for several looks in a row; a look without a number breaks the row, and is no breach. A
-drift is a change of level that is proven against the noise. Whatever asks, there are hours and days in which nothing is
-begun: too soon after the last time, too often a day, at night.
+drift is a change for the worse that is proven against the noise; one for the better is no reason. Traffic that became
+another, more or less of it, is one for as long as it stays so. Whatever asks, there are hours and days in which nothing
+is begun: too soon after the last time, too often a day, at night.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 
@@ -18,6 +19,7 @@ from autotuner.types import Window
 
 LEAST_S = 60.0  # a study that is shorter finds nothing
 _KEPT = 400  # looks at a signal that are remembered
+_FIRST = 100  # of them are the first ones since the service was changed, for a change that comes slowly
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +72,45 @@ class Watch:
 
     Attributes:
         levels: What must hold.
-        drifting: Signals whose level should not change.
+        drifting: Signals whose level should not get worse.
         breaches: Looks in a row that make a level broken.
         every_s: Tune so often whatever is seen; None: never for that.
+        rising: Of the drifting, those of which more is better.
+        traffic: Signals of what is asked, and the factor > 1 by which a level must have changed, up or down.
     """
 
     levels: Sequence[Limit] = ()
     drifting: Sequence[str] = ()
     breaches: int = 3
     every_s: float | None = None
+    rising: Collection[str] = ()
+    traffic: Mapping[str, float] = field(default_factory=dict)
     _rows: dict[str, int] = field(default_factory=dict)
     _seen: dict[str, list[float]] = field(default_factory=dict)
-    _environment: Mapping[str, str] | None = None
+    _asked: dict[str, list[float]] = field(default_factory=dict)
+    _worse: dict[str, str] = field(default_factory=dict)
 
-    def look(
-        self, readings: Mapping[str, Read], environment: Mapping[str, str], now: datetime, begun: Sequence[datetime]
-    ) -> str:
-        """What asks for tuning, in one sentence; empty for nothing.
+    def look(self, readings: Mapping[str, Read], moved: str, now: datetime, begun: Sequence[datetime]) -> str:
+        """What asks for tuning, in one sentence; empty for nothing. It goes on asking until the service is changed.
 
         Args:
             readings: Of every signal.
-            environment: Of the machine that serves: another one than at the last look asks for tuning.
+            moved: What is another in the environment of the service, as `moved` says it.
             now: UTC.
             begun: When the service was tuned.
         """
         reasons = [self._broken(limit, readings.get(limit.metric, Gap("nobody reads it"))) for limit in self.levels]
         reasons += [self._drifted(name, readings.get(name, Gap("nobody reads it"))) for name in self.drifting]
-        reasons += [self._moved(environment), self._is_due(now, begun)]
+        reasons += [self._other(name, factor, readings) for name, factor in self.traffic.items()]
+        reasons += [moved, self._is_due(now, begun)]
         return "; ".join(reason for reason in reasons if reason)
 
     def forget(self) -> None:
         """After a change of the service, what was seen before says nothing of it."""
         self._rows.clear()
         self._seen.clear()
+        self._asked.clear()
+        self._worse.clear()
 
     def _broken(self, limit: Limit, read: Read) -> str:
         broken = isinstance(read, Reading) and limit.excess(read.value, math.nan) > 0
@@ -113,28 +121,41 @@ class Watch:
         return f"{limit.metric} is {format_value(limit.metric, read.value)}, {row} looks in a row over {limit.text}"
 
     def _drifted(self, name: str, read: Read) -> str:
-        if not isinstance(read, Reading) or read.value <= 0:
-            return ""
-        seen = self._seen.setdefault(name, [])
-        seen.append(math.log(read.value))
-        del seen[:-_KEPT]
-        change = find_drift(seen).last
-        if change is None or change.proven_at < len(seen) - 1:
-            return ""  # or it was said already
-        low, high = math.exp(change.low), math.exp(change.high)
-        return f"{name} is {math.exp(change.shift):.2f}x [{low:.2f}, {high:.2f}] of what it was"
+        if isinstance(read, Reading) and read.value > 0:
+            seen = self._seen.setdefault(name, [])
+            seen.append(math.log(read.value))
+            del seen[:-_KEPT]
+            change = find_drift(seen).last
+            if change is not None and change.proven_at == len(seen) - 1:
+                better = change.direction == (1 if name in self.rising else -1)
+                text = f"{name} is {_factor(change.shift, change.low, change.high)} of what it was"
+                self._worse[name] = "" if better else text
+        return self._worse.get(name, "")
 
-    def _moved(self, environment: Mapping[str, str]) -> str:
-        before, self._environment = self._environment, dict(environment)
-        if before is None or before == self._environment:
+    def _other(self, name: str, factor: float, readings: Mapping[str, Read]) -> str:
+        """All changes since the service was changed taken together: slow growth is one as well."""
+        read = readings.get(name)
+        seen = self._asked.setdefault(name, [])
+        if not isinstance(read, Reading) or read.value <= 0:  # nothing is asked: nothing to tune for
             return ""
-        names = sorted(name for name in {*before, *environment} if before.get(name) != environment.get(name))
-        return "the environment is another: " + ", ".join(names)
+        seen.append(math.log(read.value))
+        del seen[_FIRST : _FIRST - _KEPT]
+        changes = find_drift(seen).changes
+        shift, low, high = (math.fsum(getattr(one, end) for one in changes) for end in ("shift", "low", "high"))
+        if abs(shift) < math.log(factor):
+            return ""
+        return f"the traffic is another: {name} is {_factor(shift, low, high)} of what it was"
 
     def _is_due(self, now: datetime, begun: Sequence[datetime]) -> str:
         if self.every_s is None or not begun or (now - max(begun)).total_seconds() < self.every_s:
             return ""
         return f"{self.every_s / 86400:g} days have passed"
+
+
+def moved(known: Mapping[str, str], environment: Mapping[str, str]) -> str:
+    """What is another than it was, in a clause; empty for nothing."""
+    names = sorted(name for name in {*known, *environment} if known.get(name) != environment.get(name))
+    return f"the environment is another: {', '.join(names)}" if names else ""
 
 
 def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], breaches: int) -> str:
@@ -154,3 +175,8 @@ def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], brea
                 f"its {limit.metric} is {worst}, {breaches} windows in a row over {limit.text}, which the other keeps"
             )
     return ""
+
+
+def _factor(shift: float, low: float, high: float) -> str:
+    """Logarithms of a ratio and its interval, as a person reads them."""
+    return f"{math.exp(shift):.2f}x [{math.exp(low):.2f}, {math.exp(high):.2f}]"

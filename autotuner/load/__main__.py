@@ -1,6 +1,7 @@
 """`python -m autotuner.load FD`: the client's process; episodes come and go over the socket that it was given."""
 
 import asyncio
+import signal
 import sys
 from multiprocessing.connection import Connection
 
@@ -19,4 +20,5 @@ async def _serve(connection: "Connection[Episode, Plan]") -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too: who asks us ends us
     asyncio.run(_serve(Connection(int(sys.argv[1]))))

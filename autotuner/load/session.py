@@ -121,7 +121,7 @@ def load_server(target: Target, traffic: Traffic, level: ServiceLevel | None, *,
         raise UsageError("a trace has its own rate", "leave the trace out, or do not look for the highest rate")
     traffic.wanted(0)  # a file that cannot be read is said before anybody is asked
     with LoadClient() as client:
-        dialect = _understood(client, target, traffic)
+        dialect = understand(client, target, traffic)
         closed = traffic.model_copy(update={"arrivals": "closed", "rate_per_s": None})
         warm = closed.model_copy(update={"requests": min(traffic.requests, 2 * traffic.concurrency)})
         warmed = client.run(warm.plan(dialect, -1))
@@ -161,7 +161,13 @@ class _Probes:
         return self.last[1]
 
 
-def _understood(client: LoadClient, target: Target, traffic: Traffic) -> Dialect:
+def understand(client: LoadClient, target: Target, traffic: Traffic) -> Dialect:
+    """How a server that runs wants to be asked, after a request or a few.
+
+    Raises:
+        UsageError: It refuses a plain request.
+        MachineError: Nobody answers.
+    """
     dialect = target.dialect()
     if target.api == "json":
         answer = dialect.ask(client.run, traffic.plan(dialect, 0).calls[0].body)

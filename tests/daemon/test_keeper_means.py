@@ -223,3 +223,25 @@ def test_a_cycle_is_told_as_a_trace_of_its_phases(journal, monkeypatch):
     assert (told[1][1], told[-1][2]) == (start_s, end_s)
     assert all(one[2] == following[1] for one, following in pairwise(told[1:]))
     assert [one[3]["autotune.percent"] for one in told[2:4]] == [10, 50]
+
+
+def test_a_driver_that_came_with_a_reboot_asks_for_tuning_after_the_pause(journal):
+    """The daemon was not there when it changed, and must not begin at once."""
+    world, around = Simulated(), {"driver": "1"}
+    world.latency_s["b0"] = 0.1
+    kept = kept_in(journal, world, environment=lambda: around)
+    for _ in range(4):
+        kept.turn()
+    assert world.tuned == []
+    around["driver"] = "2"
+    paused = replace(TERMS, pauses=Pauses(per_day=0))
+    for terms, tuned in ((paused, []), (TERMS, [1])):
+        kept = kept_in(journal, world, terms, environment=lambda: around)
+        for _ in range(4):
+            kept.turn()
+        assert world.tuned == tuned
+    assert of(journal, "tuning")[0]["reason"] == "the environment is another: driver"
+    world.now += timedelta(days=2)
+    for _ in range(4):
+        kept.turn()
+    assert world.tuned == [1], "it is known now"

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from autotuner.daemon.scraping import Page, Scraped
 from autotuner.daemon.sources import Gap, Prometheus, Reading
 
 NOW_S = 1_900_000_000.0
@@ -43,7 +44,7 @@ def backend(answers):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
@@ -86,6 +87,46 @@ def test_everything_else_is_a_gap(answer, words):
     found = read(answer, timeout_s=0.3 if isinstance(answer, float) else 5.0)
     assert isinstance(found, Gap)
     assert words in found.reason
+
+
+@contextmanager
+def speaking(*parts, every_s=0.0):
+    """A server that says just these bytes, part by part, and hangs up."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            for part in parts:
+                self.wfile.write(part)
+                self.wfile.flush()
+                time.sleep(every_s)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # we hang up on who drips
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([b"220 mail.example ESMTP\r\n"], "it speaks no HTTP"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"q 1\n"], "its answer breaks off"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"9\r\nq 1\n"], "it speaks no HTTP"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", *[b"q 1\n"] * 20], "no whole answer in time"),
+    ],
+)
+def test_answers_that_are_none(parts, words):
+    """The last one would never hit a socket's own limit."""
+    with speaking(*parts, every_s=0.03) as url:
+        for source in (Prometheus(url, "q", timeout_s=0.2), Scraped(Page(url, 0.2), "q")):
+            found = source.read(NOW_S)
+            assert isinstance(found, Gap)
+            assert words in found.reason
 
 
 def test_a_server_that_is_down_is_a_gap():

@@ -3,21 +3,22 @@ from random import Random
 
 import pytest
 
+from autotuner.analyze.drift import Drift
+from autotuner.daemon import watching
 from autotuner.daemon.sources import Gap, Reading
-from autotuner.daemon.watching import Pauses, Watch
+from autotuner.daemon.watching import Pauses, Watch, moved
 from autotuner.spec.expressions import Limit
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 P95 = "latency_p95_s"
 
 
-def looks(watch, values, environment=({},), begun=()):
+def looks(watch, values, begun=()):
     """What each look says."""
     said = []
     for number, value in enumerate(values):
         read = Gap("down") if value is None else Reading(value, 0.0)
-        around = environment[min(number, len(environment) - 1)]
-        said.append(watch.look({P95: read}, around, NOW + timedelta(minutes=number), begun))
+        said.append(watch.look({P95: read}, "", NOW + timedelta(minutes=number), begun))
     return said
 
 
@@ -34,14 +35,81 @@ def test_no_number_is_no_breach_and_breaks_the_row():
     assert not any(looks(watch, [0.25, 0.25, None, 0.25, 0.25, None]))
 
 
-def test_a_drift_is_said_once_when_it_is_proven():
+def test_a_drift_is_said_from_when_it_is_proven_until_the_service_is_changed():
+    """A pause may stand in the way for hours: then it is still worse."""
     draw = Random(0)
     watch = Watch(drifting=[P95])
     values = [0.1 * draw.lognormvariate(0, 0.02) for _ in range(40)]
     assert not any(looks(watch, values))
     said = looks(watch, [0.105 * draw.lognormvariate(0, 0.02) for _ in range(30)])
-    assert sum(map(bool, said)) == 1
-    assert next(text for text in said if text).startswith(f"{P95} is 1.0")
+    first = next(number for number, text in enumerate(said) if text)
+    assert 2 < first < 25
+    assert said[first].startswith(f"{P95} is 1.0")
+    assert said[first:] == [said[first]] * (30 - first)
+    watch.forget()
+    assert not any(looks(watch, [0.105] * 9))
+
+
+def test_what_drifted_and_came_back_is_no_reason_any_more():
+    draw = Random(3)
+    watch = Watch(drifting=[P95])
+    worse = [0.1 * (1.2 if 20 <= number < 40 else 1) * draw.lognormvariate(0, 0.02) for number in range(60)]
+    said = looks(watch, worse)
+    assert said[39]
+    assert not said[59]
+
+
+@pytest.mark.parametrize(
+    ("rising", "factor", "told"), [((), 0.8, False), ((), 1.25, True), ([P95], 0.8, True), ([P95], 1.25, False)]
+)
+def test_a_drift_for_the_better_is_no_reason(rising, factor, told):
+    draw = Random(1)
+    values = [0.1 * (factor if number >= 20 else 1) * draw.lognormvariate(0, 0.02) for number in range(40)]
+    assert any(looks(Watch(drifting=[P95], rising=rising), values)) == told
+
+
+def traffic(watch, values):
+    """What each look says of `prompt_tokens`, a name of the user's own."""
+    reads = (Reading(value, 0.0) if value is not None else Gap("down") for value in values)
+    return [watch.look({"prompt_tokens": read}, "", NOW, ()) for read in reads]
+
+
+@pytest.mark.parametrize("change", [2.1, 1 / 2.1])
+def test_other_traffic_asks_for_tuning_for_as_long_as_it_stays(change):
+    draw = Random(2)
+    watch = Watch(traffic={"prompt_tokens": 1.5})
+    assert not any(traffic(watch, [300 * draw.lognormvariate(0, 0.05) for _ in range(25)]))
+    said = traffic(watch, [300 * change * draw.lognormvariate(0, 0.05) for _ in range(25)])
+    begin = said.index(next(filter(None, said)))
+    assert all(said[begin:]), "a pause may stand in the way of the first"
+    assert said[-1].startswith(f"the traffic is another: prompt_tokens is {change:.1f}"[:-1])
+    assert said[-1].endswith("of what it was")
+    watch.forget()
+    assert not any(traffic(watch, [300 * change * draw.lognormvariate(0, 0.05) for _ in range(25)]))
+
+
+def test_traffic_that_comes_back_or_changes_little_is_no_reason():
+    draw = Random(3)
+    little = [300 * (1.3 if number >= 15 else 1) * draw.lognormvariate(0, 0.05) for number in range(30)]
+    assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), little))
+    watch = Watch(traffic={"prompt_tokens": 1.5})
+    for level in (300, 900):
+        said = traffic(watch, [level * draw.lognormvariate(0, 0.05) for _ in range(20)])
+    assert said[-1]
+    assert not traffic(watch, [300 * draw.lognormvariate(0, 0.05) for _ in range(20)])[-1]
+    assert not any(traffic(Watch(traffic={"prompt_tokens": 1.5}), [0.0, None] * 20 + [300.0] * 10))
+
+
+def test_traffic_that_grows_slowly_is_another_in_the_end(monkeypatch):
+    """Twice as much within a thousand looks: more than are remembered, but the first ones are."""
+    draw = Random(4)
+    watch = Watch(traffic={"prompt_tokens": 1.5})
+    values = [300 * 2 ** (number / 1000) * draw.lognormvariate(0, 0.05) for number in range(1000)]
+    for begin, end, told in ((0, 300, False), (300, 1000, True)):
+        with monkeypatch.context() as patched:
+            patched.setattr(watching, "find_drift", lambda seen: Drift((), 0.0, 0, 0))  # 700 looks take 20 s
+            traffic(watch, values[begin : end - 1])
+        assert bool(traffic(watch, values[end - 1 : end])[0]) is told
 
 
 def test_after_a_change_of_the_service_it_is_seen_anew():
@@ -52,9 +120,13 @@ def test_after_a_change_of_the_service_it_is_seen_anew():
     assert looks(watch, [0.25])[0].startswith(P95)
 
 
-def test_another_environment_asks_for_tuning():
-    said = looks(Watch(), [0.1] * 4, [{"driver": "1"}, {"driver": "1"}, {"driver": "2"}, {"driver": "2"}])
-    assert said == ["", "", "the environment is another: driver", ""]
+def test_another_environment_is_named():
+    assert moved({"driver": "1", "gpu": "A"}, {"driver": "2", "gpu": "A", "vllm": "3"}) == (
+        "the environment is another: driver, vllm"
+    )
+    assert moved({"driver": "1"}, {"driver": "1"}) == ""
+    watch = Watch()
+    assert watch.look({}, "the environment is another: driver", NOW, ()) == "the environment is another: driver"
 
 
 def test_a_schedule():

@@ -1,0 +1,126 @@
+"""Every number that a daemon reads: the signals of a service, at a look and over a window of both arms."""
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from autotuner.daemon.loading import Load, Pool
+from autotuner.daemon.probing import Probed, Probes
+from autotuner.daemon.scraping import Page, Scraped
+from autotuner.daemon.signals import CANDIDATE, STABLE, Signal
+from autotuner.daemon.sources import Gap, Prometheus, Read, Reading, Source
+from autotuner.daemon.spec import ServiceSpec
+from autotuner.types import Window
+
+_PATIENCE = 3.0  # intervals between two looks that are still compared
+
+
+class Measuring:
+    """The sources of both arms, which remember from look to look; ends with the `with`.
+
+    Args:
+        spec: What is read, and where.
+    """
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        self._spec, self._stack = spec, ExitStack()
+        self._load = Load(spec.load, spec.arms, self._stack) if spec.load else None
+        self._probes, self._pages = Probes(self._stack), dict[str, Page]()
+        self._sources = {
+            arm: {name: self._source(signal, arm) for name, signal in spec.signals.items()}
+            for arm in (STABLE, CANDIDATE)
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def look(self) -> Mapping[str, Read]:
+        """Every signal of what serves stably; with a load after one episode of it."""
+        if self._load:
+            self._load.look()
+        return self._read(self._spec.signals, STABLE, time.time())
+
+    def window(self) -> Window:
+        """Both arms over the same seconds: what is counted is counted from the beginning of the window.
+
+        Under load both get the same requests; a window in which the client cannot be believed has no numbers at all.
+        """
+        levels = (limit.metric for limit in self._spec.levels)
+        names = tuple(dict.fromkeys((self._spec.aim.metric, *self._spec.canary.guards, *levels)))
+        self._begin(names, time.time())
+        pools: Mapping[str, Pool] | Gap = {}
+        if self._load:
+            pools = self._load.compare(self._spec.canary.window)
+        else:
+            time.sleep(self._spec.canary.window)
+        if isinstance(pools, Gap):
+            return Window({}, {})
+        now_s = time.time()
+        stable, candidate = (self._numbers(names, arm, now_s) for arm in (STABLE, CANDIDATE))
+        counts = [count for arm in (STABLE, CANDIDATE) for count in self._counts(arm, pools)]
+        return Window(stable, candidate, *counts)
+
+    def _begin(self, names: Iterable[str], now_s: float) -> None:
+        """Even where this look fails: an earlier one would tell of other seconds."""
+        for arm in (STABLE, CANDIDATE):
+            for source in (self._sources[arm][name] for name in names):
+                if isinstance(source, Scraped):
+                    source.forget()
+                    source.read(now_s)
+
+    def _read(self, names: Iterable[str], arm: str, now_s: float) -> dict[str, Read]:
+        return {name: self._sources[arm][name].read(now_s) for name in names}
+
+    def _numbers(self, names: Iterable[str], arm: str, now_s: float) -> dict[str, float]:
+        """What has a number; a gap is left out, and the judge sees that it is missing."""
+        found = self._read(names, arm, now_s)
+        return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
+
+    def _counts(self, arm: str, pools: Mapping[str, Pool]) -> tuple[int, int]:
+        """Requests and failures of an arm: the client's own, or what Prometheus counted."""
+        if arm in pools:
+            return pools[arm].requests, pools[arm].failures.total()
+        canary = self._spec.canary
+        return self._count(canary.requests, arm), self._count(canary.failures, arm)
+
+    def _count(self, query: str, arm: str) -> int:
+        source = self._spec.counted(query, arm)
+        found = source.read(time.time()) if source else Gap("nobody counts")
+        return max(0, round(found.value)) if isinstance(found, Reading) else 0
+
+    def _source(self, signal: Signal, arm: str) -> Source:
+        spec = self._spec
+        fill = partial(spec.arms.fill, arm=arm)
+        if signal.metrics is not None:
+            url = fill(signal.metrics)
+            page = self._pages.setdefault(url, Page(url))
+            labels = {name: fill(value) for name, value in signal.labels.items()}
+            most_s = max(signal.max_age, _PATIENCE * max(spec.watch.interval, spec.canary.window))
+            return Scraped(page, signal.name, labels, signal.take, signal.max_age, most_s)
+        if signal.probe is not None:
+            return Probed(self._probes, signal.probe, signal.name)
+        if signal.load is not None:
+            assert self._load is not None
+            return _Loaded(self._load, arm, signal.load)
+        assert signal.query is not None
+        url = signal.url or spec.prometheus or ""
+        return Prometheus(fill(url), fill(signal.query), fill(signal.age_query), signal.max_age)
+
+
+class _Loaded:
+    """A signal of our own client."""
+
+    def __init__(self, load: Load, arm: str, metric: str) -> None:
+        self._load, self._arm, self._metric = load, arm, metric
+
+    def read(self, now_s: float) -> Read:
+        """Of what was measured last."""
+        return self._load.read(self._arm, self._metric, now_s)
