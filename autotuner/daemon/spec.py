@@ -136,7 +136,7 @@ class ServiceSpec(_Section):
     dry_run: bool = Field(False, description="Everything is decided, nothing is put in place.")
     alert: tuple[str, ...] = Field((), description="A program that is given what somebody must know as its last word.")
     webhook: WebHook | None = Field(None, description="URL to which what somebody must know is posted as JSON.")
-    http: int | None = Field(None, ge=0, le=65535, description="Port on loopback to ask and steer it; 0: a free one.")
+    http: int | None = Field(None, strict=True, ge=0, le=65535, description="Port on loopback to ask and steer it; 0: a free one.")
 
     @model_validator(mode="after")
     def _known(self) -> Self:

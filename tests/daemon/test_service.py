@@ -18,8 +18,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from autotuner.cli import daemon_run
 from autotuner.daemon.spec import load_service
-from autotuner.errors import UsageError
+from autotuner.errors import MachineError, UsageError
 from autotuner.store import open_record
 from autotuner.types import Phase
 
@@ -198,6 +199,8 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
         ("minimize: latency_p95_s", "minimize: latency_p50_s", "nothing tells latency_p50_s"),
         ("percents: [10, 50]", "percents: [50, 10]", "percents must grow"),
         ("minimize: latency_p95_s,", "", "say one aim"),
+        ("lease: 1 s", "http: true", "http"),
+        ("per_day: 50,", "money_per_day: 5,", "money_per_day needs gpu_hour_price"),
     ],
 )
 def test_a_mistake_in_its_file_is_one_line(world, old, new, words):
@@ -216,3 +219,16 @@ def test_a_service_that_nobody_knows(world):
         done = world.ask(word, "chat")
         assert done.returncode == 2
         assert done.stderr == "error: there is no service 'chat' in this record — autotune daemon run FILE\n"
+
+
+def test_a_record_that_is_locked_does_not_end_the_daemon():
+    class Locked:
+        def turn(self):
+            raise MachineError("the record is locked by another process")
+
+    assert daemon_run._turned(Locked(), 60.0, once=False) == (
+        "the record is locked by another process: trying again",
+        5.0,
+    )
+    with pytest.raises(MachineError):
+        daemon_run._turned(Locked(), 60.0, once=True)
