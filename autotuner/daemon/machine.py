@@ -156,7 +156,7 @@ def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) ->
             return _enter(state, Phase.WATCHING, at, reason)
         case Phase.WATCHING, Recalled(reason) if state.previous:
             return _back(replace(state, candidate=state.last_good, last_good=state.previous, previous=""), at, reason)
-        case Phase.WATCHING, Missed(reason):
+        case _, Missed(reason):
             return _back(state, at, reason)
         case _, Reached():
             return replace(state, reached=True)

@@ -103,6 +103,15 @@ def test_when_the_way_back_fails_nothing_is_tried_until_a_person_says_so():
     assert (again.phase, again.wanted) == (Phase.ROLLING_BACK, Deployment("old"))
 
 
+def test_a_first_bundle_that_cannot_be_put_in_place_ends_in_an_alarm_whatever_was_asked_meanwhile():
+    for asked in ([], [Triggered("somebody asks for it")], [Triggered("somebody asks for it"), Tuned("new", "BETTER")]):
+        plan = Plan((10,), approval=True)
+        state = begin("old", AT)
+        for event in (*asked, Missed("no"), Missed("no")):
+            state = advance(state, event, plan, AT)
+        assert state.phase is Phase.ALARM, asked
+
+
 def test_a_person_lets_it_begin_or_not():
     plan = Plan((10,), approval=True)
     waits = after(*CANARY[:2], plan=plan)
