@@ -39,7 +39,8 @@ class Pauses:
             now: UTC.
             begun: When it was, in any order.
         """
-        if begun and (now - max(begun)).total_seconds() < self.cooldown_s:
+        last = _last(now, begun)
+        if last is not None and (now - last).total_seconds() < self.cooldown_s:
             return f"the last time was less than {self.cooldown_s:g} s ago"
         if sum(timedelta(0) <= now - at < timedelta(days=1) for at in begun) >= self.per_day:
             return f"{self.per_day} times within a day are enough"
@@ -120,6 +121,12 @@ class Watch:
         return "the environment is another: " + ", ".join(names)
 
     def _is_due(self, now: datetime, begun: Sequence[datetime]) -> str:
-        if self.every_s is None or not begun or (now - max(begun)).total_seconds() < self.every_s:
+        last = _last(now, begun)
+        if self.every_s is None or last is None or (now - last).total_seconds() < self.every_s:
             return ""
         return f"{self.every_s / 86400:g} days have passed"
+
+
+def _last(now: datetime, begun: Sequence[datetime]) -> datetime | None:
+    """The newest that was not begun in the future: a clock that was wrong and is right again keeps nobody waiting."""
+    return max((at for at in begun if at <= now), default=None)
