@@ -4,7 +4,7 @@ One leader at a time: a lease that has to be renewed, with a number that grows w
 written in the transaction that checks the number, so that a leader that slept through its lease writes nothing more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,6 +61,11 @@ class Journal:
         with self._database.writing() as connection:
             row = connection.execute(select(table).where(table.c.service == self.service)).first()
             if row is not None and row.holder != holder and row.expires_at > now_s:
+                if (
+                    row.expires_at > now_s + seconds
+                ):  # a clock was set back: from now on it is waited for like any other
+                    lapses = update(table).where(table.c.service == self.service).values(expires_at=now_s + seconds)
+                    connection.execute(lapses)
                 return None
             token = 1 if row is None else row.token + (row.holder != holder or row.expires_at <= now_s)
             values = {"token": token, "holder": holder, "expires_at": now_s + seconds}
@@ -87,13 +92,23 @@ class Journal:
             self._check(connection, token)
             self._insert(connection, token, kind, payload)
 
-    def enter(self, token: int, state: ServiceState, because: Mapping[str, Any]) -> None:
-        """Write down a new state, and what led to it.
+    def enter(self, token: int, state: ServiceState, because: Mapping[str, Any], **beside: Mapping[str, Any]) -> None:
+        """Write down a new state, what led to it, and what must not be known without it, all or none.
+
+        Args:
+            token: Of the leader.
+            state: The new one.
+            because: What led to it.
+            beside: Other entries, payloads by their kind.
 
         Raises:
             LeaseLostError: Another one leads.
         """
-        self.append(token, STATE, {"state": state, "because": because})
+        with self._database.writing() as connection:
+            self._check(connection, token)
+            for kind, payload in beside.items():
+                self._insert(connection, token, kind, payload)
+            self._insert(connection, token, STATE, {"state": state, "because": because})
 
     def tell(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Write down what a person says, who needs no lease; the leader reads it."""
@@ -105,17 +120,20 @@ class Journal:
         rows = list(self.entries(kind=STATE, last=1))
         return _state(rows[0].payload["state"]) if rows else None
 
-    def entries(self, after: int = 0, kind: str | None = None, last: int | None = None) -> Iterator[Entry]:
+    def entries(
+        self, after: int = 0, kind: str | Sequence[str] | None = None, last: int | None = None
+    ) -> Iterator[Entry]:
         """Entries in order.
 
         Args:
             after: Only those with a larger number.
-            kind: Only these.
+            kind: Only of this kind, or of these.
             last: Only so many of the newest.
         """
         table = schema.journal
         query = select(table).where(table.c.service == self.service, table.c.id > after)
-        query = query if kind is None else query.where(table.c.kind == kind)
+        if kind is not None:
+            query = query.where(table.c.kind.in_([kind] if isinstance(kind, str) else kind))
         query = query.order_by(table.c.id.desc()).limit(last) if last is not None else query.order_by(table.c.id)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
