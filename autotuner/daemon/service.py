@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -45,7 +46,8 @@ class Service:
 
     def keeper(self) -> Keeper:
         """Who keeps it tuned."""
-        holder = f"{socket.gethostname()}/{os.getpid()}"
+        # in a container every daemon has the same number, and a restarted one must not be taken for the old one
+        holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         return Keeper(self.journal, self._world(), self.spec.terms(), self.spec.watching(), holder)
 
     def _world(self) -> World:
