@@ -4,9 +4,10 @@ in the journal, and everything that a turn does to the world may be done again.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from autotuner.analyze.canary import judge_canary
 from autotuner.daemon.hooks import HookError
@@ -29,6 +30,7 @@ from autotuner.daemon.machine import (
 )
 from autotuner.daemon.sources import Read
 from autotuner.daemon.watching import Pauses, Watch
+from autotuner.errors import MachineError
 from autotuner.store.journal import Entry, Journal, LeaseLostError
 from autotuner.types import CanaryRules, Deployment, Guard, Phase, Ruling, ServiceState, Window
 
@@ -103,6 +105,7 @@ class Keeper:
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
         self._journal, self._world, self._terms, self._watch, self._holder = journal, world, terms, watch, holder
         self._token = 0
+        self._left: ServiceState | None = None  # as this one left it
 
     def turn(self) -> ServiceState | None:
         """Do the next thing; the state afterwards, or None while another daemon leads."""
@@ -112,10 +115,12 @@ class Keeper:
         self._token = token
         try:
             state = self._journal.state() or self._meet()
+            if state != self._left:  # another daemon led meanwhile
+                self._watch.forget()
             state = self._hear(state)
-            if state.reached or state.phase is Phase.ALARM:  # there nothing is tried until a person says so
-                return self._work(state)
-            return self._place(state)
+            # in an alarm nothing is tried until a person says so
+            self._left = self._work(state) if state.reached or state.phase is Phase.ALARM else self._place(state)
+            return self._left
         except LeaseLostError:
             return None
 
@@ -132,12 +137,14 @@ class Keeper:
         self._journal.enter(self._token, state, {"event": "met"})
         return state
 
-    def _happen(self, state: ServiceState, event: Happening, **because: object) -> ServiceState:
-        """Write down what comes of an event; nothing when nothing does."""
+    def _happen(
+        self, state: ServiceState, event: Happening, beside: Mapping[str, Any] | None = None, **because: object
+    ) -> ServiceState:
+        """Write down what comes of an event, and what belongs to it; nothing when nothing does."""
         after = advance(state, event, self._terms.plan, self._world.clock())
         if after != state or because:
             told = {"event": type(event).__name__.lower(), **asdict(event), **because}
-            self._journal.enter(self._token, after, told)
+            self._journal.enter(self._token, after, told, **(beside or {}))
         if after.phase is not state.phase:
             self._watch.forget()
             if after.phase is Phase.WATCHING:
@@ -147,10 +154,9 @@ class Keeper:
         return after
 
     def _hear(self, state: ServiceState) -> ServiceState:
-        """What people said since the last turn, each once: the number of what was heard is written with its effect."""
-        heard = max((int(entry.payload["because"].get("heard", 0)) for entry in self._last("state")), default=0)
-        for entry in [one for one in self._journal.entries(after=heard) if one.kind in SAID]:
-            state = self._happen(state, _meaning(entry), heard=entry.number)
+        """What people said since the last turn, each once: the number of what was heard is part of the state."""
+        for entry in self._journal.entries(after=state.heard, kind=SAID):
+            state = self._happen(replace(state, heard=entry.number), _meaning(entry), heard=entry.number)
         return state
 
     def _last(self, kind: str) -> Iterator[Entry]:
@@ -193,8 +199,7 @@ class Keeper:
         pause = self._terms.pauses.reason(now, begun)
         if pause or state.frozen:
             return state
-        self._journal.append(self._token, "tuning", {"reason": reason})
-        return self._happen(state, Triggered(reason))
+        return self._happen(state, Triggered(reason), {"tuning": {"reason": reason}})
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""
@@ -202,19 +207,20 @@ class Keeper:
             window = self._world.window()
         self._journal.append(self._token, "window", {"since": state.since, **asdict(window)})
         probation = state.phase is Phase.PROBATION
-        windows = [_turned(one) if probation else one for one in self._windows(state)]
         rules = self._terms.probation if probation else self._terms.rules
+        windows = [_turned(one) if probation else one for one in self._windows(state, rules.most_windows)]
         verdict = judge_canary(windows, self._terms.aim, self._terms.guards, rules)
         if not verdict.settled:
             return state
-        after = self._happen(state, Ruled(verdict))
-        if after.phase is Phase.ROLLING_BACK and verdict.ruling is Ruling.FAIL:
-            self._journal.append(self._token, "quarantine", {"bundle": state.candidate, "reason": verdict.reason})
+        rejected = {"quarantine": {"bundle": state.candidate, "reason": verdict.reason}}
+        after = self._happen(state, Ruled(verdict), rejected if verdict.ruling is Ruling.FAIL else None)
+        if after == state:  # frozen: it may stand here for weeks
+            self._journal.forget(self._token, _KEPT)
         return after
 
-    def _windows(self, state: ServiceState) -> Iterator[Window]:
+    def _windows(self, state: ServiceState, most: int) -> Iterator[Window]:
         since = state.since.isoformat()
-        for entry in self._last("window"):
+        for entry in self._journal.entries(kind="window", last=most):
             if entry.payload["since"] == since:
                 yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
 
@@ -228,7 +234,8 @@ class Keeper:
 
         def renew() -> None:
             while not over.wait(self._terms.lease_s / 3):
-                self._lease()
+                with suppress(MachineError):  # the record is locked just now
+                    self._lease()
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
