@@ -159,9 +159,6 @@ class Keeper:
             state = self._happen(replace(state, heard=entry.number), _meaning(entry), heard=entry.number)
         return state
 
-    def _last(self, kind: str) -> Iterator[Entry]:
-        return self._journal.entries(kind=kind, last=_KEPT)
-
     def _place(self, state: ServiceState) -> ServiceState:
         try:
             if not self._terms.dry_run:
@@ -192,7 +189,7 @@ class Keeper:
 
     def _watched(self, state: ServiceState) -> ServiceState:
         now = self._world.clock()
-        begun = [entry.at for entry in self._last("tuning")]
+        begun = [entry.at for entry in self._journal.entries(kind="tuning", last=self._terms.pauses.per_day)]
         reason = self._watch.look(self._world.read(), self._world.environment(), now, begun)
         if not reason:
             return state
@@ -225,7 +222,7 @@ class Keeper:
                 yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
 
     def _quarantine(self) -> set[str]:
-        return {entry.payload["bundle"] for entry in self._last("quarantine")}
+        return {entry.payload["bundle"] for entry in self._journal.entries(kind="quarantine")}
 
     @contextmanager
     def _leading(self) -> Iterator[None]:
