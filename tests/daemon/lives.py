@@ -1,7 +1,7 @@
 """A daemon that dies where it is told to: real bundles, real hooks, a real record; only the study and the load are not.
 
-As a program it is a nursery: a warm interpreter that forks one life of the daemon for each line of its input, and prints
-how it ended. No code of the product knows of it: points of death are calls that are wrapped here.
+As a program it is a nursery: a warm interpreter that forks one life of the daemon for each line of its input, and
+prints how it ended. No code of the product knows of it: points of death are calls that are wrapped here.
 """
 
 import json
@@ -28,7 +28,7 @@ from autotuner.store import open_record
 from autotuner.types import CanaryRules, Deployment, Guard, Phase, Window
 
 P95 = "latency_p95_s"
-PERCENTS, LEAST_WINDOWS = (10, 50), 8
+PERCENTS, LEAST_WINDOWS, MOST_WINDOWS = (10, 50), 4, 8
 CONFIG = "config.json"
 # Told to die, the hook kills the daemon and goes on much later with what it was asked; the token it does not look at.
 HOOK = """#!/bin/sh
@@ -62,11 +62,13 @@ class Life:
         words = ["{stable_hash}", "{candidate_hash}", "{percent}"]
         self.hooks = Hooks([*program, "apply", *words], [*program, "observe"], [*program, "smoke"], 60.0)
 
-    def live(self):
+    def live(self, hears):
+        """Until all cycles are over; who hears, is told when the record has been opened."""
         with open_record(str(self.folder / "record.db"), create=True) as record:
             self.journal = record.journal("chat")
+            os.write(hears, b".")
             self._mine()
-            rules = CanaryRules(least_windows=LEAST_WINDOWS, most_windows=16)
+            rules = CanaryRules(least_windows=LEAST_WINDOWS, most_windows=MOST_WINDOWS)
             terms = Terms(Guard(P95, maximize=False), (), Plan(PERCENTS), rules, rules, Pauses(0.0, 10**6))
             watch = Watch([Limit.parse(f"{P95} <= 1 ms")], breaches=1)
             keeper = Keeper(self.journal, self._world(), terms, watch, f"life {os.getpid()}")
@@ -140,7 +142,7 @@ class Life:
             observe=lambda: telling.observe(self.hooks, 60.0),
             place=place,
             read=self._deadly(lambda: {P95: Reading(0.25 if self._begins() else 1e-4, 0.0)}, "read"),
-            environment=lambda: {},
+            environment=dict,
             tune=self._deadly(self._tune, "tune"),
             window=self._deadly(self._window, lambda: f"window in {self._phase()}"),
             alert=self._deadly(lambda text: None, "alert"),
@@ -179,21 +181,25 @@ class Life:
 
 
 def nurse():
-    """For each line of input one life; killed after some seconds, when they are given. Prints its exit status."""
+    """For each line of input one life; killed so long after its birth, when that is given. Prints its exit status."""
     for line in sys.stdin:
         asked = json.loads(line)
         kill_after_s = asked.pop("kill_after_s")
+        cries, hears = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                Life(Path(asked.pop("folder")), **asked).live()
-            except BaseException:
+                Life(Path(asked.pop("folder")), **asked).live(hears)
+                os._exit(0)
+            finally:  # it failed; the nursery's own stack is none of its business
                 traceback.print_exc()
                 os._exit(1)
-            os._exit(0)
+        os.close(hears)
         if kill_after_s is not None:
+            os.read(cries, 1)
             time.sleep(kill_after_s)
             os.kill(pid, signal.SIGKILL)
+        os.close(cries)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 

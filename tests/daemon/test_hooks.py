@@ -94,7 +94,7 @@ put_in_place(hooks, Deployment("aaa"), 1, pathlib.Path, time.monotonic)
 
 
 def test_a_hook_dies_with_the_daemon_that_is_killed(tmp_path):
-    """Else it could put an old deployment in place after the next daemon has put a newer one there; its children too."""
+    """Else it could put an old deployment in place after the next daemon put a newer one there; its children too."""
     (tmp_path / "stalled.py").write_text(STALLED)
     place = tmp_path / "service"
     argv = [sys.executable, "-c", KEEPER, str(tmp_path / "stalled.py"), str(place)]

@@ -125,6 +125,13 @@ def test_nothing_to_gain_is_an_end_too():
     assert (state.phase, state.reason, state.wanted) == (Phase.WATCHING, "SAME", Deployment("old"))
 
 
+def test_what_serves_already_is_not_tried_against_itself():
+    state = after(Triggered("schedule"), Tuned("old", "BETTER"))
+    assert (state.phase, state.wanted, state.reason) == (
+        Phase.WATCHING, Deployment("old"), "BETTER; but old serves already",
+    )  # fmt: skip
+
+
 def test_a_person_may_go_back_to_the_one_before():
     kept = after(*PROMOTED, Reached(), ruled(Ruling.PASS))
     back = advance(kept, Recalled("I do not like it"), PLAN, AT)
