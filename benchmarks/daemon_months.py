@@ -1,9 +1,9 @@
 """Thousands of cycles of the daemon on a simulated service: does anything grow, and does every cycle end as it should?
 
 A cycle is trigger, study, canary, promotion, probation, end, by the real keeper on a real SQLite record. Meanwhile
-hooks fail before and after they did their work, windows lack numbers, candidates are better, worse, alike, failing, or bad as
-soon as they serve alone; people say words; clocks are set forwards and back; the record is locked; the daemon dies at
-any call; and a second daemon takes over whenever the lease has lapsed.
+hooks fail before and after they did their work, windows lack numbers, candidates are better, worse, alike, failing, or
+bad as soon as they serve alone; people say words; clocks are set forwards and back; the record is locked; the daemon
+dies at any call; and a second daemon takes over whenever the lease has lapsed.
 
 Run `python benchmarks/daemon_months.py [--cycles 10000] [--json OUT]`. The record lies in memory (`/dev/shm`) where
 there is such a place: what a disk costs for each acknowledged entry is no subject here.

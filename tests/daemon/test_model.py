@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import Phase as Phase_, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -233,4 +234,7 @@ class Daemons(RuleBasedStateMachine):
 
 
 TestDaemons = pytest.mark.slow(Daemons.TestCase)
-TestDaemons.settings = settings(max_examples=8, stateful_step_count=14, deadline=None, phases=[Phase_.generate])
+# A failure is told as it was found: to make it shorter takes longer than a test may.
+TestDaemons.settings = settings(
+    max_examples=8, stateful_step_count=14, deadline=None, phases=[hypothesis.Phase.generate]
+)
