@@ -4,6 +4,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -159,7 +160,7 @@ class Service(RuleBasedStateMachine):
     def meet(self, approval, percents):
         self.plan, self.at, self.number = Plan(percents, approval), AT, 0
         self.passes, self.good = {}, {"b0"}
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.open()
         self.token = self.journal.acquire("one", 0.0, 1e9)
         self.state = begin("b0", self.at)
