@@ -45,6 +45,7 @@ def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
     from autotuner import telemetry
     from autotuner.daemon.service import opened
     from autotuner.daemon.spec import load_service
+    from autotuner.errors import MachineError
 
     spec = load_service(file)
     with telemetry.session(), opened(spec, db) as service, _answering(spec, port, once, db) as beat:
@@ -58,9 +59,10 @@ def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
                     before = told
                 if once:
                     return
-                _wait(pause_s, keeper.is_called)
+                _wait(pause_s, keeper.attend)
         finally:
-            keeper.leave()
+            with suppress(MachineError):  # the lease lapses by itself
+                keeper.leave()
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def _told(state: "ServiceState | None") -> str:
     return f"{state.phase}: {state.reason}{place}"
 
 
-def _wait(seconds: float, is_called: Callable[[], bool]) -> None:
+def _wait(seconds: float, attend: Callable[[], bool]) -> None:
     """Until the time has passed, or a person says something."""
     from autotuner.errors import MachineError
 
@@ -114,7 +116,7 @@ def _wait(seconds: float, is_called: Callable[[], bool]) -> None:
     while (left_s := ends_s - time.monotonic()) > 0:
         time.sleep(min(_LISTEN_S, left_s))
         with suppress(MachineError):  # the next turn says it
-            if is_called():
+            if attend():
                 return
 
 

@@ -6,8 +6,10 @@ can be told again after any crash. That it was put in place is believed only whe
 
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,16 @@ from typing import Any
 from autotuner.types import Deployment
 
 _MOST_OUTPUT = 2000  # characters of what a hook says that are kept
+# Runs a program with its arguments. The other end of stdin is ours alone: when we die, all of the program's group dies
+# too, lest it puts something old in place after the next daemon has put something newer there.
+_LEASHED = """
+exec 3<&0
+(read -r _ <&3; kill -9 0) & leash=$!
+"$@" </dev/null 3<&-
+status=$?
+kill -9 $leash
+exit $status
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +110,13 @@ def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
 
 
 def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: float) -> str:
-    """Run one of the user's programs and return what it prints; no shell is involved.
+    """Run one of the user's programs and return what it prints; no shell looks at its words.
 
     Args:
         name: What it is, for errors.
         argv: With words in braces.
         words: What they become.
-        limit_s: Then it is killed, with its session.
+        limit_s: When it takes longer, or we die, its children die with it.
 
     Raises:
         HookError: It cannot be started, does not end in time, or not with 0.
@@ -112,14 +124,12 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: 
     if limit_s <= 0:
         raise HookError(f"no time was left for {name}")
     filled = [_fill(word, words) for word in argv]
-    try:
-        process = subprocess.Popen(
-            filled, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise HookError(f"{name} cannot be started: {filled[0]}: {error.strerror}") from None
-    with process:
+    if shutil.which(filled[0]) is None:
+        raise HookError(f"{name} cannot be started: {filled[0]}: No such file that may be run")
+    with _leash() as end, subprocess.Popen(
+        ["sh", "-c", _LEASHED, name, *filled], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", start_new_session=True,
+    ) as process:  # fmt: skip
         try:
             output, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -128,6 +138,17 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: 
     if process.returncode:
         raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-_MOST_OUTPUT:].split())}")
     return output
+
+
+@contextmanager
+def _leash() -> Iterator[int]:
+    """Yields an end of a pipe that reaches its end when we do, however that is."""
+    theirs, ours = os.pipe()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def _fill(word: str, words: Mapping[str, str]) -> str:

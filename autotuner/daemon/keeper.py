@@ -4,8 +4,10 @@ in the journal, and everything that a turn does to the world may be done again.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
 
 from autotuner.analyze.canary import judge_canary
 from autotuner.daemon.hooks import HookError
@@ -25,11 +27,12 @@ from autotuner.daemon.machine import (
     advance,
     begin,
 )
-from autotuner.daemon.sources import Reading
+from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import STRETCH, spent_device_s
 from autotuner.daemon.watching import Watch, broken_by_candidate, moved
 from autotuner.daemon.world import LEASE_S, Terms, World
+from autotuner.errors import MachineError
 from autotuner.monitor.environment import environment_key
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
 from autotuner.types import Phase, Ruling, ServiceState, Window
@@ -54,27 +57,36 @@ class Keeper:
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
         self._journal, self._world, self._terms, self._watch, self._holder = journal, world, terms, watch, holder
         self._token = 0
-        self._heard: int | None = None  # the last word of a person that has had its effect; None: to be looked up
+        self._left: ServiceState | None = None  # as this one left it
+        self._heard = 0  # number of the newest word that has had its effect
+        self._renewed: datetime | None = None
 
     def turn(self) -> ServiceState | None:
         """Do the next thing; the state afterwards, or None while another daemon leads."""
-        token = self._lease()
-        if token is None:
+        self._token = self._lease() or 0
+        if not self._token:
             return None
-        if token != self._token:
-            self._token, self._heard = token, None
         try:
             state = self._journal.state() or self._meet()
+            if state != self._left:  # another daemon led meanwhile
+                self._watch.forget()
             state = self._hear(state)
-            if state.reached or state.phase is Phase.ALARM:  # there nothing is tried until a person says so
-                return self._work(state)
-            return self._place(state)
+            # in an alarm nothing is tried until a person says so
+            self._left = self._work(state) if state.reached or state.phase is Phase.ALARM else self._place(state)
+            return self._left
         except LeaseLostError:
             return None
 
     def is_called(self) -> bool:
         """Whether a person has said something that has had no effect yet."""
-        return any(self._journal.entries(after=self._last_heard(), kinds=SAID))
+        return any(self._journal.entries(after=self._heard, kinds=SAID))
+
+    def attend(self) -> bool:
+        """Between two turns: stay the leader; whether a person has said something."""
+        since_s = (self._world.clock() - self._renewed).total_seconds() if self._renewed else 0.0
+        if not 0 <= since_s < self._terms.lease_s / 3:
+            self._lease()
+        return bool(self._token) and self.is_called()
 
     def leave(self) -> None:
         """Let another daemon lead at once."""
@@ -82,19 +94,22 @@ class Keeper:
             self._journal.release(self._token)
 
     def _lease(self) -> int | None:
-        return self._journal.acquire(self._holder, self._world.clock().timestamp(), self._terms.lease_s)
+        self._renewed = self._world.clock()
+        return self._journal.acquire(self._holder, self._renewed.timestamp(), self._terms.lease_s)
 
     def _meet(self) -> ServiceState:
         state = begin(self._world.first(), self._world.clock())
         self._journal.enter(self._token, state, {"event": "met"}, self._world.clock())
         return state
 
-    def _happen(self, state: ServiceState, event: Happening, **because: object) -> ServiceState:
-        """Write down what comes of an event; nothing when nothing does."""
+    def _happen(
+        self, state: ServiceState, event: Happening, beside: Mapping[str, Any] | None = None, **because: object
+    ) -> ServiceState:
+        """Write down what comes of an event, and what belongs to it; nothing when nothing does."""
         after = advance(state, event, self._terms.plan, self._world.clock())
         if after != state or because:
-            told = {"event": type(event).__name__.lower(), **asdict(event), "heard": self._last_heard(), **because}
-            self._journal.enter(self._token, after, told, self._world.clock())
+            told = {"event": type(event).__name__.lower(), **asdict(event), **because}
+            self._journal.enter(self._token, after, told, self._world.clock(), **self._beside(state, after, beside))
         if after.phase is not state.phase:
             self._watch.forget()
             if after.phase in (Phase.WATCHING, Phase.ALARM):
@@ -107,24 +122,25 @@ class Keeper:
         return after
 
     def _hear(self, state: ServiceState) -> ServiceState:
-        """What people said since the last turn, each once: the number of what was heard is written with its effect."""
-        for entry in list(self._journal.entries(after=self._last_heard(), kinds=SAID)):
-            state = self._happen(state, _meaning(entry), heard=entry.number)
-            self._heard = entry.number
+        """What people said since the last turn, each once: the number of what was heard is part of the state."""
+        for entry in list(self._journal.entries(after=state.heard, kinds=SAID)):
+            state = self._happen(replace(state, heard=entry.number), _meaning(entry), heard=entry.number)
+        self._heard = state.heard
         return state
 
-    def _last_heard(self) -> int:
-        """Every state says it, so that it outlives the words that are forgotten."""
-        if self._heard is None:
-            newest = list(self._journal.entries(kinds=(STATE,), last=1))
-            self._heard = int(newest[0].payload["because"].get("heard", 0)) if newest else 0
-        return self._heard
+    def _beside(
+        self, before: ServiceState, after: ServiceState, beside: Mapping[str, Any] | None
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """With a cycle it is written down that one was begun, and for which environment."""
+        if after.cycle == before.cycle:
+            return beside or {}
+        return {"tuning": {"reason": after.reason}, "environment": self._world.environment(), **(beside or {})}
 
     def _write(self, kind: str, payload: Mapping[str, object]) -> None:
         self._journal.append(self._token, kind, payload, self._world.clock())
 
-    def _last(self, kind: str) -> Iterator[Entry]:
-        return self._journal.entries(kinds=(kind,), last=_KEPT)
+    def _last(self, kind: str, most: int = _KEPT) -> Iterator[Entry]:
+        return self._journal.entries(kinds=(kind,), last=most)
 
     def _place(self, state: ServiceState) -> ServiceState:
         try:
@@ -153,18 +169,15 @@ class Keeper:
     def _watched(self, state: ServiceState) -> ServiceState:
         with self._leading():  # to ask a service under load takes its time
             readings = self._world.read()
-        now, environment = self._world.clock(), dict(self._world.environment())
-        begun = [entry.at for entry in self._last("tuning")]
+        now, environment = self._world.clock(), self._world.environment()
+        begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
         reason = self._watch.look(readings, moved(self._known(environment), environment), now, begun)
         if not reason:
             return state
         pause = self._terms.pauses.reason(now, begun, spent_device_s(self._last(STRETCH), now))
         if pause or state.frozen:
             return state
-        seen = {name: read.value if isinstance(read, Reading) else read.reason for name, read in readings.items()}
-        self._write("tuning", {"reason": reason, "readings": seen})
-        self._write("environment", environment)
-        return self._happen(state, Triggered(reason))
+        return self._happen(state, Triggered(reason), {"tuning": {"reason": reason, "readings": _plain(readings)}})
 
     def _known(self, environment: Mapping[str, str]) -> Mapping[str, str]:
         """For which the service was tuned, or in which it was met; a new driver comes with a reboot."""
@@ -199,27 +212,30 @@ class Keeper:
             window = self._world.window()
         self._write("window", {"since": state.since, **asdict(window)})
         probation = state.phase is Phase.PROBATION
-        windows = [_turned(one) if probation else one for one in self._windows(state)]
-        windows = windows[self._terms.warm_up_windows :]
+        rules = self._terms.probation if probation else self._terms.rules
+        ignored = self._terms.warm_up_windows
+        seen = list(self._windows(state, rules.most_windows + ignored))[ignored:]
+        windows = [_turned(one) if probation else one for one in seen]
         if broken := broken_by_candidate(windows, self._terms.levels, self._terms.breaches):
             return self._rejected(state, Recalled(broken), broken)
-        rules = self._terms.probation if probation else self._terms.rules
         verdict = judge_canary(windows, self._terms.aim, self._terms.guards, rules)
         if not verdict.settled:
             return state
         if verdict.ruling is Ruling.FAIL:
             return self._rejected(state, Ruled(verdict), verdict.reason)
-        return self._happen(state, Ruled(verdict))
+        after = self._happen(state, Ruled(verdict))
+        if after == state:  # frozen: it may stand here for weeks
+            self._journal.forget(self._token, _KEPT)
+        return after
 
     def _rejected(self, state: ServiceState, event: Happening, reason: str) -> ServiceState:
-        """Not to be tried again; written first, for afterwards the state is another."""
-        payload = {"bundle": state.candidate, "where": self._where(), "reason": reason}
-        self._write("quarantine", payload)
-        return self._happen(state, event)
+        """Not to be tried again."""
+        rejected = {"bundle": state.candidate, "where": self._where(), "reason": reason}
+        return self._happen(state, event, {"quarantine": rejected})
 
-    def _windows(self, state: ServiceState) -> Iterator[Window]:
+    def _windows(self, state: ServiceState, most: int) -> Iterator[Window]:
         since = state.since.isoformat()
-        for entry in self._last("window"):
+        for entry in self._last("window", most):
             if entry.payload["since"] == since:
                 yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
 
@@ -237,8 +253,9 @@ class Keeper:
 
         def renew() -> None:
             while not over.wait(self._terms.lease_s / 3):
-                if self._lease() != self._token:
-                    lost.set()
+                with suppress(MachineError):  # the record is locked just now
+                    if self._lease() != self._token:
+                        lost.set()
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
@@ -266,6 +283,10 @@ def _meaning(entry: Entry) -> Happening:
             return Thawed(by)
         case _:
             return Triggered(f"{by} asks for it")
+
+
+def _plain(readings: Mapping[str, Read]) -> Mapping[str, float | str]:
+    return {name: read.value if isinstance(read, Reading) else read.reason for name, read in readings.items()}
 
 
 def _turned(window: Window) -> Window:

@@ -143,6 +143,8 @@ def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) ->
             return _enter(state, Phase.TUNING, at, reason, cycle=state.cycle + 1, candidate="", step=0)
         case Phase.TUNING, Tuned("", reason):
             return _enter(state, Phase.WATCHING, at, reason)
+        case Phase.TUNING, Tuned(candidate, reason) if candidate == state.last_good:
+            return _enter(state, Phase.WATCHING, at, f"{reason}; but {candidate} serves already")
         case Phase.TUNING, Tuned(candidate, reason):
             tried = replace(state, candidate=candidate, step=0)
             if plan.approval or state.frozen:
@@ -156,7 +158,7 @@ def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) ->
             return _enter(state, Phase.WATCHING, at, reason)
         case Phase.WATCHING, Recalled(reason) if state.previous:
             return _back(replace(state, candidate=state.last_good, last_good=state.previous, previous=""), at, reason)
-        case Phase.WATCHING, Missed(reason):
+        case _, Missed(reason):
             return _back(state, at, reason)
         case _, Reached():
             return replace(state, reached=True)

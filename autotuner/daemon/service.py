@@ -55,7 +55,8 @@ class Service:
 
     def keeper(self) -> Keeper:
         """Who keeps it tuned."""
-        holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"  # numbers of processes come again
+        # in a container every daemon has the same number, and a restarted one must not be taken for the old one
+        holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         return Keeper(self.journal, self._world(), self.spec.terms(), self.spec.watching(), holder)
 
     def _world(self) -> World:

@@ -136,7 +136,9 @@ class ServiceSpec(_Section):
     dry_run: bool = Field(False, description="Everything is decided, nothing is put in place.")
     alert: tuple[str, ...] = Field((), description="A program that is given what somebody must know as its last word.")
     webhook: WebHook | None = Field(None, description="URL to which what somebody must know is posted as JSON.")
-    http: int | None = Field(None, strict=True, ge=0, le=65535, description="Port on loopback to ask and steer it; 0: a free one.")
+    http: int | None = Field(
+        None, strict=True, ge=0, le=65535, description="Port on loopback to ask and steer it; 0: a free one."
+    )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -197,9 +199,9 @@ class ServiceSpec(_Section):
         probation = CanaryRules(canary.least_windows, canary.probation_windows, failure_ratio=canary.failure_ratio)
         guards = tuple(Guard(name, self._rising(name), margin) for name, margin in canary.guards.items())
         return Terms(
-            self.aim, guards, self.levels, watch.breaches, Plan(canary.percents, self.approval), rules, probation,
-            canary.warm_up_windows, Pauses(watch.cooldown, watch.per_day, watch.device_s_per_day, watch.quiet),
-            self.lease, self.dry_run,
+            self.aim, guards, Plan(canary.percents, self.approval), rules, probation,
+            Pauses(watch.cooldown, watch.per_day, watch.device_s_per_day, watch.quiet), self.lease, self.dry_run,
+            self.levels, watch.breaches, canary.warm_up_windows,
         )  # fmt: skip
 
     def watching(self) -> Watch:

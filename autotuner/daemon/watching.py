@@ -46,7 +46,8 @@ class Pauses:
             begun: When it was, in any order.
             spent_device_s: Within the last 24 hours.
         """
-        if begun and (now - max(begun)).total_seconds() < self.cooldown_s:
+        last = _last(now, begun)
+        if last is not None and (now - last).total_seconds() < self.cooldown_s:
             return f"the last time was less than {self.cooldown_s:g} s ago"
         if sum(timedelta(0) <= now - at < timedelta(days=1) for at in begun) >= self.per_day:
             return f"{self.per_day} times within a day are enough"
@@ -147,7 +148,8 @@ class Watch:
         return f"the traffic is another: {name} is {_factor(shift, low, high)} of what it was"
 
     def _is_due(self, now: datetime, begun: Sequence[datetime]) -> str:
-        if self.every_s is None or not begun or (now - max(begun)).total_seconds() < self.every_s:
+        last = _last(now, begun)
+        if self.every_s is None or last is None or (now - last).total_seconds() < self.every_s:
             return ""
         return f"{self.every_s / 86400:g} days have passed"
 
@@ -180,3 +182,8 @@ def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], brea
 def _factor(shift: float, low: float, high: float) -> str:
     """Logarithms of a ratio and its interval, as a person reads them."""
     return f"{math.exp(shift):.2f}x [{math.exp(low):.2f}, {math.exp(high):.2f}]"
+
+
+def _last(now: datetime, begun: Sequence[datetime]) -> datetime | None:
+    """The newest that was not begun in the future: a clock that was wrong and is right again keeps nobody waiting."""
+    return max((at for at in begun if at <= now), default=None)

@@ -63,25 +63,25 @@ class Terms:
     Attributes:
         aim: What a candidate must be better at.
         guards: What it must not be worse at.
-        levels: Of the service: a candidate that breaks one which the other keeps is taken back at once.
-        breaches: So many windows in a row break a level.
         plan: How a candidate is brought in.
         rules: How strictly it is judged.
         probation: The same after the promotion.
-        warm_up_windows: The first windows after each change, which count for nothing.
         pauses: When nothing is begun.
         lease_s: So long after the last sign of life of one daemon another may take over.
         dry_run: Everything is looked at and decided, and nothing is ever put in place.
+        levels: Of the service: a candidate that breaks one which the other keeps is taken back at once.
+        breaches: So many windows in a row break a level.
+        warm_up_windows: The first windows after each change, which count for nothing.
     """
 
     aim: Guard
     guards: Sequence[Guard] = ()
-    levels: Sequence[Limit] = ()
-    breaches: int = 3
     plan: Plan = field(default_factory=Plan)
     rules: CanaryRules = field(default_factory=CanaryRules)
     probation: CanaryRules = field(default_factory=lambda: CanaryRules(most_windows=32))
-    warm_up_windows: int = 0
     pauses: Pauses = field(default_factory=Pauses)
     lease_s: float = LEASE_S
     dry_run: bool = False
+    levels: Sequence[Limit] = ()
+    breaches: int = 3
+    warm_up_windows: int = 0

@@ -62,6 +62,11 @@ class Journal:
         with self._database.writing() as connection:
             row = connection.execute(select(table).where(table.c.service == self.service)).first()
             if row is not None and row.holder != holder and row.expires_at > now_s:
+                if (
+                    row.expires_at > now_s + seconds
+                ):  # a clock was set back: from now on it is waited for like any other
+                    lapses = update(table).where(table.c.service == self.service).values(expires_at=now_s + seconds)
+                    connection.execute(lapses)
                 return None
             token = 1 if row is None else row.token + (row.holder != holder)
             values = {"token": token, "holder": holder, "expires_at": now_s + seconds}
@@ -94,13 +99,31 @@ class Journal:
             self._check(connection, token)
             self._insert(connection, token, kind, payload, at)
 
-    def enter(self, token: int, state: ServiceState, because: Mapping[str, Any], at: datetime | None = None) -> None:
-        """Write down a new state, and what led to it; otherwise like `append`.
+    def enter(
+        self,
+        token: int,
+        state: ServiceState,
+        because: Mapping[str, Any],
+        at: datetime | None = None,
+        **beside: Mapping[str, Any],
+    ) -> None:
+        """Write down a new state, what led to it, and what must not be known without it, all or none.
+
+        Args:
+            token: Of the leader.
+            state: The new one.
+            because: What led to it.
+            at: When, UTC; now if left out.
+            beside: Other entries, payloads by their kind.
 
         Raises:
             LeaseLostError: Another one leads.
         """
-        self.append(token, STATE, {"state": state, "because": because}, at)
+        with self._database.writing() as connection:
+            self._check(connection, token)
+            for kind, payload in beside.items():
+                self._insert(connection, token, kind, payload, at)
+            self._insert(connection, token, STATE, {"state": state, "because": because}, at)
 
     def tell(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Write down what a person says, who needs no lease; the leader reads it."""

@@ -49,6 +49,7 @@ class ServiceState:
         frozen: Somebody wants no change for the better; the way back stays open.
         since: When the phase began (UTC).
         reason: Why, in one sentence.
+        heard: Number of the newest entry of what people said that was taken notice of.
     """
 
     phase: Phase
@@ -62,3 +63,4 @@ class ServiceState:
     step: int = 0
     cycle: int = 0
     frozen: bool = False
+    heard: int = 0

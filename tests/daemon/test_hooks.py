@@ -1,6 +1,7 @@
 """The user's programs: a real script that keeps what it was told in a file."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,3 +71,48 @@ def test_words_are_no_shell(hooks, tmp_path):
     apply(hooks, service)
     assert observe(hooks, 10) == service
     assert not (tmp_path / "owned").exists()
+
+
+STALLED = """
+import os, signal, sys, time
+pathlib = __import__("pathlib")
+child = os.fork()
+if child == 0:
+    pathlib.Path(sys.argv[1] + ".begun").touch()
+    time.sleep(1.0)
+    pathlib.Path(sys.argv[1]).write_text("an old deployment")
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+KEEPER = """
+import pathlib, sys, time
+from autotuner.daemon.hooks import Hooks, put_in_place
+from autotuner.types import Deployment
+hooks = Hooks([sys.executable, sys.argv[1], sys.argv[2]], ["true"])
+put_in_place(hooks, Deployment("aaa"), 1, pathlib.Path, time.monotonic)
+"""
+
+
+def test_a_hook_dies_with_the_daemon_that_is_killed(tmp_path):
+    """Else it could put an old deployment in place after the next daemon put a newer one there; its children too."""
+    (tmp_path / "stalled.py").write_text(STALLED)
+    place = tmp_path / "service"
+    argv = [sys.executable, "-c", KEEPER, str(tmp_path / "stalled.py"), str(place)]
+    with subprocess.Popen(argv) as daemon:
+        while not (tmp_path / "service.begun").exists():
+            assert daemon.poll() is None
+            time.sleep(0.01)
+        daemon.kill()
+    time.sleep(1.5)
+    assert not place.exists()
+
+
+def test_what_a_hook_leaves_running_goes_on(tmp_path):
+    """It may start the service itself."""
+    script = f"(sleep 0.5; touch {tmp_path}/lives) > /dev/null 2>&1 &"
+    hooks = Hooks(["sh", "-c", script], ["echo", '{"stable": "aaa"}'])
+    put_in_place(hooks, Deployment("aaa"), 1, Path, time.monotonic)
+    deadline_s = time.monotonic() + 20
+    while not (tmp_path / "lives").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)

@@ -4,6 +4,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -103,6 +104,15 @@ def test_when_the_way_back_fails_nothing_is_tried_until_a_person_says_so():
     assert (again.phase, again.wanted) == (Phase.ROLLING_BACK, Deployment("old"))
 
 
+def test_a_first_bundle_that_cannot_be_put_in_place_ends_in_an_alarm_whatever_was_asked_meanwhile():
+    for asked in ([], [Triggered("somebody asks for it")], [Triggered("somebody asks for it"), Tuned("new", "BETTER")]):
+        plan = Plan((10,), approval=True)
+        state = begin("old", AT)
+        for event in (*asked, Missed("no"), Missed("no")):
+            state = advance(state, event, plan, AT)
+        assert state.phase is Phase.ALARM, asked
+
+
 def test_a_person_lets_it_begin_or_not():
     plan = Plan((10,), approval=True)
     waits = after(*CANARY[:2], plan=plan)
@@ -114,6 +124,13 @@ def test_a_person_lets_it_begin_or_not():
 def test_nothing_to_gain_is_an_end_too():
     state = after(Triggered("schedule"), Tuned("", "SAME"))
     assert (state.phase, state.reason, state.wanted) == (Phase.WATCHING, "SAME", Deployment("old"))
+
+
+def test_what_serves_already_is_not_tried_against_itself():
+    state = after(Triggered("schedule"), Tuned("old", "BETTER"))
+    assert (state.phase, state.wanted, state.reason) == (
+        Phase.WATCHING, Deployment("old"), "BETTER; but old serves already",
+    )  # fmt: skip
 
 
 def test_a_person_may_go_back_to_the_one_before():
@@ -143,7 +160,7 @@ class Service(RuleBasedStateMachine):
     def meet(self, approval, percents):
         self.plan, self.at, self.number = Plan(percents, approval), AT, 0
         self.passes, self.good = {}, {"b0"}
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.open()
         self.token = self.journal.acquire("one", 0.0, 1e9)
         self.state = begin("b0", self.at)

@@ -152,3 +152,11 @@ def test_pauses(hours_ago, now, reason):
     at = NOW.replace(hour=now)
     pauses = Pauses(quiet=[(time(22), time(6))])
     assert pauses.reason(at, [at - timedelta(hours=hours) for hours in hours_ago]) == reason
+
+
+def test_what_was_begun_in_a_future_that_was_a_wrong_clock_keeps_nobody_waiting():
+    wrong = NOW + timedelta(days=365)
+    assert Pauses(cooldown_s=3600).reason(NOW, [wrong]) == ""
+    watch = Watch(every_s=86400.0)
+    assert watch.look({}, {}, NOW, [wrong]) == ""
+    assert watch.look({}, {}, NOW, [NOW - timedelta(days=2), wrong]) == "1 days have passed"

@@ -1,10 +1,15 @@
 """The journal of a service: one leader, whose entries are the only ones."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from autotuner.daemon.machine import begin
 from autotuner.errors import UsageError
 from autotuner.store import open_record
 from autotuner.store.journal import LeaseLostError
+
+AT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -87,3 +92,34 @@ def test_what_is_old_is_forgotten_kind_by_kind(journal, record):
 def test_a_service_has_a_name_as_a_study_has(record):
     with pytest.raises(UsageError):
         record.journal("../etc")
+
+
+def test_a_lease_from_a_clock_that_was_set_back_is_waited_for_once(journal):
+    """An hour ahead it was granted, then the clock was mended: nobody must wait that hour."""
+    assert journal.acquire("one", 3600.0, 10.0) == 1
+    assert journal.acquire("other", 0.0, 10.0) is None
+    assert journal.acquire("other", 9.9, 10.0) is None
+    assert journal.acquire("other", 10.1, 10.0) == 2
+
+
+def test_a_leader_whose_clock_was_set_back_stays_one(journal):
+    assert journal.acquire("one", 3600.0, 10.0) == 1
+    assert journal.acquire("other", 0.0, 10.0) is None
+    assert journal.acquire("one", 5.0, 10.0) == 1
+    assert journal.acquire("other", 14.0, 10.0) is None
+
+
+def test_a_state_and_what_belongs_to_it_are_written_together(journal):
+    token = journal.acquire("one", 0.0, 10.0)
+    state = begin("b0", AT)
+    journal.enter(token, state, {"event": "met"}, tuning={"reason": "p95"})
+    assert [entry.kind for entry in journal.entries()] == ["tuning", "state"]
+    with pytest.raises(ValueError, match="time zone"):
+        journal.enter(token, state, {}, tuning={"at": datetime(2030, 1, 1)})
+    assert len(list(journal.entries())) == 2
+
+
+def test_entries_of_several_kinds(journal):
+    for kind in ("freeze", "alert", "tune", "freeze"):
+        journal.tell(kind, {"by": "me"})
+    assert [entry.kind for entry in journal.entries(kinds=("freeze", "tune"))] == ["freeze", "tune", "freeze"]
