@@ -236,7 +236,7 @@ def serving(service: str, db: str | None, port: int, pulse: Pulse) -> Iterator[t
         MachineError: The port is taken, or there can be no token.
     """
     with open_record(db) as record:
-        path = record.folder(service) / TOKEN_FILE
+        path = record.service_folder(service) / TOKEN_FILE
         app = Api(record, service, pulse).application(token_at(path))
         ready: Future[str] = Future()
         loop = asyncio.new_event_loop()

@@ -32,7 +32,7 @@ from autotuner.store import Record, Study
 from autotuner.types import Binding, Config, Decision, Deployment, Recommendation, ServiceState, Value
 
 CONFIG = "config.json"  # of a bundle: the configuration that its files say
-_INCIDENTS = 20  # whose evidence is kept
+_CYCLES = 20  # whose evidence and logs are kept
 
 
 class Service:
@@ -47,7 +47,7 @@ class Service:
 
     def __init__(self, spec: ServiceSpec, record: Record, db: str | None, measuring: Measuring) -> None:
         self.spec, self._record, self._db, self._measuring = spec, record, db, measuring
-        self._folder = record.folder(spec.service)
+        self._folder = record.service_folder(spec.service)
         self.bundles = Bundles(self._folder / "bundles")
         self.journal = record.journal(spec.service)
         self.alerts = Alerts(self.journal, spec.alert, spec.webhook_url())
@@ -129,10 +129,12 @@ class Service:
             minutes = min(most_s / 60, self._study().budget.minutes or math.inf)
             overrides += [f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else []
             request |= {"do": "start", "file": str(self.spec.study), "overrides": overrides}
+        logs = self._folder / "logs"
         try:
             ended = name in self._record.names() and bool(self._record.study(name).events("finished"))
-            if not ended and work(request, self._folder / "logs" / f"{name}.log", stop) is None:
+            if not ended and work(request, logs / f"{name}.log", stop) is None:
                 return None
+            keep_newest(logs)
         except AutotuneError as error:
             return "", f"the study {name} could not be run: {error.message}"
         study = self._record.study(name)
@@ -165,9 +167,15 @@ class Service:
                 )
             except HookError as error:
                 found["evidence"] = str(error)
-        for old in sorted(incidents.iterdir())[:-_INCIDENTS]:
-            shutil.rmtree(old, ignore_errors=True)
+        keep_newest(incidents)
         return found
+
+
+def keep_newest(folder: Path) -> None:
+    """Drop all but the newest of what cycles leave in a folder."""
+    if folder.is_dir():
+        for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_CYCLES]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _bound(study: Study) -> str:

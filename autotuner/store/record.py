@@ -192,8 +192,20 @@ class Record:
             UsageError: The name is none, so that `../x` cannot leave the folder.
         """
         _check_name(name)
+        return self._base() / name
+
+    def service_folder(self, service: str) -> Path:
+        """Where the daemon keeps what belongs to a service; no study's folder, for none begins with an underscore.
+
+        Raises:
+            UsageError: The name is none: as of studies.
+        """
+        _check_name(service)
+        return self._base() / "_services" / service
+
+    def _base(self) -> Path:
         path = self._database.path
-        return (path.parent if path is not None else Path("studies")) / name
+        return path.parent if path is not None else Path("studies")
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -224,7 +224,7 @@ def test_a_record_that_is_locked_makes_a_probe_wait_no_longer(tmp_path, journal)
 
 
 def test_the_token_is_its_owner_s_alone(tmp_path):
-    path = tmp_path / "chat" / "http.token"
+    path = tmp_path / "_services" / "chat" / "http.token"
     token = token_at(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert token_at(path) == token

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from autotuner.cli import daemon_run
+from autotuner.daemon.service import keep_newest
 from autotuner.daemon.spec import load_service
 from autotuner.errors import MachineError, UsageError
 from autotuner.store import open_record
@@ -181,7 +182,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if (state := world.state()) is not None:
-            bundles = world.folder / "chat" / "bundles"
+            bundles = world.folder / "_services" / "chat" / "bundles"
             assert {state.last_good, state.wanted.stable} <= {path.name for path in bundles.iterdir()}
     assert kills > 0
     assert world.served()["stable"] == world.state().wanted.stable
@@ -232,3 +233,17 @@ def test_a_record_that_is_locked_does_not_end_the_daemon():
     )
     with pytest.raises(MachineError):
         daemon_run._turned(Locked(), 60.0, once=True)
+
+
+def test_of_what_cycles_leave_the_newest_is_kept(tmp_path):
+    for number in range(25):
+        place = tmp_path / f"{number}"
+        if number % 2:
+            place.mkdir()
+            (place / "profile.html").write_text("x")
+        else:
+            place.write_text("x")
+        os.utime(place, (number, number))
+    keep_newest(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(5, 25)}
+    keep_newest(tmp_path / "nothing")
