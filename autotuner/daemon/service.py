@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,12 @@ class Service:
         return self._bundle(spec.baseline, unverified(spec.dump(), self.spec.service))
 
     def _bundle(self, config: Config, found: Recommendation) -> str:
-        """The target's files of a configuration, and the configuration itself, kept for good."""
-        files = dict(self._exporter.draft(config, found).files)
+        """The target's files of a configuration, and the configuration itself, kept for good.
+
+        The service's name stands in them, not the study's: the same configuration is the same bundle whichever study
+        found it, and a program of the user's finds each file where it was.
+        """
+        files = dict(self._exporter.draft(config, replace(found, study=self.spec.service)).files)
         files[CONFIG] = (json.dumps(dict(config), indent=1, sort_keys=True) + "\n").encode()
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():

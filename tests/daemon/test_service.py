@@ -154,8 +154,9 @@ def test_from_a_breach_to_a_promoted_bundle(world):
     assert process.returncode == 0
     assert told.endswith("stopped; the next one goes on where this one was\n")
     assert world.served()["stable"] == state.last_good
-    config = json.loads((Path(world.served()["folders"][0]) / "config.json").read_text())
-    assert config == {"fast": 1}
+    bundle = Path(world.served()["folders"][0])
+    assert {path.name for path in bundle.iterdir()} == {"chat.json", "config.json"}, "named by the service, not a study"
+    assert json.loads((bundle / "config.json").read_text()) == {"fast": 1}
     shown = json.loads(world.ask("status", "chat", "--json").stdout)
     assert (shown["phase"], shown["serves"]) == ("watching", state.last_good)
     history = world.ask("history", "chat", "--last", "100").stdout
