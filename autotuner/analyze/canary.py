@@ -27,7 +27,7 @@ def judge_canary(windows: Sequence[Window], aim: Guard, guards: Sequence[Guard],
         guards: What must not get worse.
         rules: How strictly.
     """
-    failing = _failing(windows, rules)
+    failing = _failing([window for window in windows if _is_counted(window)], rules)
     metrics = {guard.metric: guard for guard in (aim, *guards)}
     usable = [window for window in windows if _is_usable(window, metrics)]
     unusable = len(windows) - len(usable)
@@ -62,8 +62,16 @@ def _failing(windows: Sequence[Window], rules: CanaryRules) -> str:
 
 def _is_usable(window: Window, metrics: Iterable[str]) -> bool:
     """Whether both arms have a positive number of every metric: a gap is no zero, and no reason to pass."""
-    return all(
+    return _is_counted(window) and all(
         0 < arm.get(name, math.nan) < math.inf for name in metrics for arm in (window.baseline, window.candidate)
+    )
+
+
+def _is_counted(window: Window) -> bool:
+    """Whether its counts can be true."""
+    return (
+        0 <= window.baseline_failures <= window.baseline_requests
+        and 0 <= window.candidate_failures <= window.candidate_requests
     )
 
 

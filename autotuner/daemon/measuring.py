@@ -1,5 +1,6 @@
 """Every number that a daemon reads: the signals of a service, at a look and over a window of both arms."""
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -16,6 +17,9 @@ from autotuner.daemon.spec import ServiceSpec
 from autotuner.types import Window
 
 _PATIENCE = 3.0  # intervals between two looks that are still compared
+_MOST_REQUESTS = 1e12  # of a window: beyond it a count is a mistake
+
+logger = logging.getLogger(__name__)
 
 
 class Measuring:
@@ -51,7 +55,8 @@ class Measuring:
     def window(self) -> Window:
         """Both arms over the same seconds: what is counted is counted from the beginning of the window.
 
-        Under load both get the same requests; a window in which the client cannot be believed has no numbers at all.
+        Under load both get the same requests; a window in which the client cannot be believed has no numbers at all,
+        nor has one in which nobody knows how many requests failed: no failure may be overlooked.
         """
         levels = (limit.metric for limit in self._spec.levels)
         names = tuple(dict.fromkeys((self._spec.aim.metric, *self._spec.canary.guards, *levels)))
@@ -65,7 +70,13 @@ class Measuring:
             return Window({}, {})
         now_s = time.time()
         stable, candidate = (self._numbers(names, arm, now_s) for arm in (STABLE, CANDIDATE))
-        counts = [count for arm in (STABLE, CANDIDATE) for count in self._counts(arm, pools)]
+        counts: list[int] = []
+        for arm in (STABLE, CANDIDATE):
+            counted = self._counts(arm, pools)
+            if isinstance(counted, Gap):
+                logger.warning("a window cannot be used: the requests of %s: %s", arm, counted.reason)
+                return Window({}, {})
+            counts += counted
         return Window(stable, candidate, *counts)
 
     def _begin(self, names: Iterable[str], now_s: float) -> None:
@@ -84,17 +95,25 @@ class Measuring:
         found = self._read(names, arm, now_s)
         return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
 
-    def _counts(self, arm: str, pools: Mapping[str, Pool]) -> tuple[int, int]:
-        """Requests and failures of an arm: the client's own, or what Prometheus counted."""
+    def _counts(self, arm: str, pools: Mapping[str, Pool]) -> tuple[int, int] | Gap:
+        """Requests and failures of an arm: the client's own, or what Prometheus counted; 0 where nobody counts."""
         if arm in pools:
             return pools[arm].requests, pools[arm].failures.total()
-        canary = self._spec.canary
-        return self._count(canary.requests, arm), self._count(canary.failures, arm)
-
-    def _count(self, query: str, arm: str) -> int:
-        source = self._spec.counted(query, arm)
-        found = source.read(time.time()) if source else Gap("nobody counts")
-        return max(0, round(found.value)) if isinstance(found, Reading) else 0
+        canary, found = self._spec.canary, list[int]()
+        for name in ("failures", "requests"):  # in this order: what comes in between is no failure too many
+            source = self._spec.counted(getattr(canary, name), arm)
+            if source is None:
+                return 0, 0
+            read = source.read(time.time())
+            if isinstance(read, Gap):
+                return Gap(f"canary.{name}: {read.reason}")
+            if not 0 <= (count := round(read.value)) < _MOST_REQUESTS:  # PromQL's increase() gives fractions
+                return Gap(f"canary.{name}: {read.value:g} is no number of requests")
+            found.append(count)
+        failures, requests = found
+        if failures > requests:
+            return Gap(f"canary.failures: {failures:,} of {requests:,} requests failed, which cannot be")
+        return requests, failures
 
     def _source(self, signal: Signal, arm: str) -> Source:
         spec = self._spec

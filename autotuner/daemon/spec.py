@@ -12,7 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from autotuner.daemon.alerts import WebHook
 from autotuner.daemon.hooks import Hooks
 from autotuner.daemon.machine import Plan
-from autotuner.daemon.signals import ARM, Arms, LoadSection, Signal, find_prompts
+from autotuner.daemon.promql import looks_back_s
+from autotuner.daemon.signals import ARM, CANDIDATE, STABLE, Arms, LoadSection, Signal, find_prompts
 from autotuner.daemon.sources import Prometheus
 from autotuner.daemon.watching import Pauses, Watch
 from autotuner.daemon.world import Terms
@@ -22,6 +23,8 @@ from autotuner.spec.draft import read
 from autotuner.spec.expressions import Limit
 from autotuner.spec.problems import explain
 from autotuner.types import CanaryRules, Guard
+
+_MOST_SHARED = 2  # windows over which a number may be taken: neighbours share half, which the judge's correlation meets
 
 
 def _seconds(value: Any) -> Any:
@@ -154,7 +157,57 @@ class ServiceSpec(_Section):
             self.arms.check(self.load.url)
             if self.canary.requests or self.canary.failures:
                 raise ValueError("canary: under a load: the client itself counts: leave requests and failures out")
+        self._countable()
+        self._within_windows()
         return self
+
+    def _countable(self) -> None:
+        """Whether failing requests are counted, of each arm, where somebody wants them counted.
+
+        Raises:
+            ValueError: They would not be.
+        """
+        queries = {name: getattr(self.canary, name) for name in ("requests", "failures")}
+        if not any(queries.values()):
+            return
+        for name, query in queries.items():
+            if not query:
+                raise ValueError(f"canary: requests and failures are counted together: say {name}: too")
+            if ARM not in query:
+                raise ValueError(f"canary.{name}: both arms would be counted together: write {ARM} where it is asked")
+        if self.prometheus is None:
+            raise ValueError("canary.requests: say where its Prometheus is: prometheus: http://…")
+
+    def _within_windows(self) -> None:
+        """Whether each number that a canary is judged by is one of its window.
+
+        Raises:
+            ValueError: Windows would share what they tell, or tell of the time before a change.
+        """
+        judged = {f"signals.{name}": self.signals[name].query for name in (self.aim.metric, *self.canary.guards)}
+        for key, query in judged.items():
+            back_s = self._back_s(key, query or "", _MOST_SHARED)
+            if back_s > self.canary.window and self.canary.warm_up_windows < _MOST_SHARED:
+                told = f"{key} looks back {back_s:g} s, over more than one window"
+                raise ValueError(f"canary.warm_up_windows: at least {_MOST_SHARED} are needed: {told}")
+        for name in ("requests", "failures"):  # over two windows each would be counted twice
+            self._back_s(f"canary.{name}", getattr(self.canary, name), 1)
+
+    def _back_s(self, key: str, query: str, most_windows: int) -> float:
+        """How far a query looks back.
+
+        Raises:
+            ValueError: Nobody can tell, or too far.
+        """
+        try:
+            back_s = max(looks_back_s(self.arms.fill(query, arm)) for arm in (STABLE, CANDIDATE))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+        if back_s <= most_windows * self.canary.window:
+            return back_s
+        most = f"at most {'twice ' if most_windows > 1 else ''}canary.window, {most_windows * self.canary.window:g} s"
+        mend = f"shorten its range, or say canary: {{window: {back_s / most_windows:g} s}}"
+        raise ValueError(f"{key}: its query looks back {back_s:g} s: {most}, or windows share their numbers; {mend}")
 
     def _readable(self, name: str, signal: Signal) -> None:
         """Whether it is known where a signal is read, and which direction of it is better.

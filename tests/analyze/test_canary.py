@@ -97,6 +97,20 @@ def test_what_the_baseline_fails_as_well_is_nobodys_fault():
     assert judged(windows(30, p95=0.8, noise=0.01, **{**alike, "candidate_failures": 9})).ruling is Ruling.FAIL
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"candidate_requests": 5, "candidate_failures": -1},
+        {"candidate_requests": 5, "candidate_failures": 6},
+        {"baseline_requests": 5, "baseline_failures": 50},
+    ],
+)
+def test_counts_that_cannot_be_true_are_those_of_no_window(counts):
+    """Failures that the baseline cannot have had would excuse any of the candidate."""
+    verdict = judged(windows(40, p95=0.5, **counts))
+    assert (verdict.ruling, verdict.windows, verdict.unusable) == (Ruling.ERROR, 0, 40)
+
+
 def test_one_failure_of_many_is_luck():
     lucky = windows(30, p95=0.8, noise=0.01, candidate_requests=100, baseline_requests=100)
     lucky[0] = Window(lucky[0].baseline, lucky[0].candidate, 100, 0, 100, 1)
