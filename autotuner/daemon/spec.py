@@ -149,6 +149,8 @@ class ServiceSpec(_Section):
         wanted = {*judged, *watch.drift, *watch.traffic, *(limit.metric for limit in self.levels)}
         if missing := sorted(wanted - self.signals.keys()):
             raise ValueError(f"signals: nothing tells {', '.join(missing)}")
+        if relative := next((limit.text for limit in self.levels if limit.relative), None):
+            raise ValueError(f"watch.slo: {relative}: nothing serves as baseline while watching: write a number")
         for name, signal in self.signals.items():
             self._readable(name, signal)
             if name in judged and not signal.tells_arms_apart:

@@ -171,7 +171,8 @@ def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], brea
     newest = windows[-breaches:]
     for limit in levels if len(newest) == breaches else ():
         seen = [(one.candidate.get(limit.metric, math.nan), one.baseline.get(limit.metric, math.nan)) for one in newest]
-        if all(limit.excess(own, math.nan) > 0 and limit.excess(other, math.nan) <= 0 for own, other in seen):
+        # no number of the candidate breaks nothing: whether it fails requests is the judge's to say
+        if all(0 < limit.excess(own, None) < math.inf and limit.excess(other, None) <= 0 for own, other in seen):
             worst = format_value(limit.metric, seen[-1][0])
             return (
                 f"its {limit.metric} is {worst}, {breaches} windows in a row over {limit.text}, which the other keeps"

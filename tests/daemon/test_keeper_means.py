@@ -168,6 +168,34 @@ def test_a_level_that_both_break_is_no_reason():
     assert broken_by_candidate(own[:2], [limit], 3) == ""
     assert broken_by_candidate(own, [limit], 3).startswith(f"its {P95} is 240 ms, 3 windows in a row")
     assert broken_by_candidate(gap, [limit], 3) == ""
+    assert broken_by_candidate([*own[:4], Window({P95: 0.19}, {})], [limit], 3) == ""
+
+
+def test_a_candidate_without_numbers_breaks_no_level_but_ends_at_once_when_it_fails(journal):
+    """Nobody saw it slow: its scraper is down, or nothing of what it is asked is answered."""
+    unseen = [Window({P95: 0.19}, {})] * 5
+    assert (
+        broken_by_candidate(unseen, [Limit.parse(f"{P95} <= 200 ms"), Limit.parse("throughput_requests_per_s >= 5")], 3)
+        == ""
+    )
+    for failures, windows, words in (
+        (0, 4, "ERROR: 4 of 4 windows have no usable numbers"),
+        (50, 1, "FAIL: it failed"),
+    ):
+        world = Simulated()
+        better(world)
+
+        def window(failed=failures):
+            return replace(unseen[0], candidate_requests=50, candidate_failures=failed, baseline_requests=50)
+
+        kept = kept_in(journal, world, replace(TERMS, levels=[LEVEL], breaches=3), window=window)
+        begun = len(of(journal, "window"))
+        kept.turn()
+        journal.tell("tune", {"by": "me"})
+        until(kept, Phase.CANARY)
+        state, _ = until(kept, Phase.WATCHING)
+        assert words in state.reason
+        assert len(of(journal, "window")) - begun == windows
 
 
 def test_only_the_bundles_of_the_way_back_are_kept(journal):

@@ -93,6 +93,11 @@ def test_signals_of_every_kind(spec, tmp_path):
         ("{load: latency_p95_s}", "{probe: gpu, name: power_w}", "canary: latency_p95_s is read at one place"),
         ("canary: {", "canary: {requests: up, ", "canary: under a load: the client itself counts"),
         ("watch: {", "watch: {slo: [nonsense], ", "'nonsense' is no limit"),
+        (
+            "watch: {",
+            "watch: {slo: [latency_p95_s <= 120 % of baseline], ",
+            "watch.slo: latency_p95_s <= 120 % of baseline: nothing serves as baseline while watching",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(spec, old, new, words):
