@@ -19,6 +19,9 @@ from autotuner.load.answers import Parts, read_answer
 from autotuner.load.plan import Answer, Episode, Plan, Reply
 
 _CONNECT_S = 10.0
+_BEAT_S = 0.01
+_LEAST_STALL_S = 0.03  # what a busy machine keeps everybody waiting for now and then
+_WORLD_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine is suspended
 
 
 @dataclass(slots=True)
@@ -64,6 +67,27 @@ class _Gauge:
         return self._area / duration_s if duration_s > 0 else 0.0
 
 
+class _Pulse:
+    """Beats as long as the event loop runs: who was stopped sees every answer late, and blames the server."""
+
+    def __init__(self) -> None:
+        self.stalls: list[tuple[float, float]] = []
+        self._last_s = time.clock_gettime(_WORLD_CLOCK)
+
+    async def go_on(self, start_s: float) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            self.beat(time.perf_counter() - start_s)
+
+    def beat(self, at_s: float) -> None:
+        """Once, at this time of the episode."""
+        now_s = time.clock_gettime(_WORLD_CLOCK)
+        if (stood_s := now_s - self._last_s - _BEAT_S) > _LEAST_STALL_S:
+            self.stalls.append((at_s, stood_s))
+        self._last_s = now_s
+
+
 class Client:
     """Runs episodes one after the other over kept-alive connections; use it within `async with`.
 
@@ -93,7 +117,8 @@ class Client:
         gauge, tasks = _Gauge(), []
         places = asyncio.Semaphore(plan.places) if plan.places else None
         with _without_garbage_collection():
-            cpu_s, start_s = time.process_time(), time.perf_counter()
+            cpu_s, start_s, pulse = time.process_time(), time.perf_counter(), _Pulse()
+            beating = asyncio.create_task(pulse.go_on(start_s))
             for raw, body in zip(raws, bodies, strict=True):
                 if plan.paced:
                     await asyncio.sleep(max(0.0, start_s + raw.due_s - time.perf_counter()))
@@ -104,9 +129,11 @@ class Client:
                 tasks.append(asyncio.create_task(self._send(plan, raw, body, start_s, places, gauge)))
             await asyncio.gather(*tasks)
             ended_s = time.perf_counter() - start_s
+            beating.cancel()
+            pulse.beat(ended_s)
             busy_s = time.process_time() - cpu_s
         replies = tuple(raw.reply(plan) for raw in raws)
-        return Episode(replies, busy_s / max(ended_s, 1e-9), gauge.mean(ended_s))
+        return Episode(replies, busy_s / max(ended_s, 1e-9), gauge.mean(ended_s), tuple(pulse.stalls))
 
     async def _send(
         self, plan: Plan, raw: _Raw, body: bytes, start_s: float, places: asyncio.Semaphore | None, gauge: _Gauge

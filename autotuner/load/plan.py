@@ -101,8 +101,11 @@ class Episode:
         client_busy_ratio: CPU time of the client over the time that it sent and received.
         in_flight_mean: Requests on their way, averaged over time, as the client counted them while it ran; held
             against Little's law afterwards.
+        stalls: (end, length) in seconds of each time in which the client stood still: its process was stopped, or the
+            machine suspended, whose clock may not have run meanwhile.
     """
 
     replies: tuple[Reply, ...]
     client_busy_ratio: float
     in_flight_mean: float
+    stalls: tuple[tuple[float, float], ...] = ()

@@ -13,6 +13,8 @@ from autotuner.statistics import required_requests
 LAG_SHARE = 0.99  # of the requests that must have been sent in time
 LARGEST_LAG_S = 0.005
 LARGEST_LAG_RATIO = 0.05  # of the median time to the first token
+LARGEST_STALL_S = 0.05  # of the client, in which a busy machine lets it wait
+LARGEST_STALL_RATIO = 0.05  # of the median latency, and of the whole episode
 LARGEST_CLIENT_BUSY_RATIO = 0.8  # of one core
 LARGEST_LITTLE_RATIO = 0.1
 CONFIDENCE = 0.95  # with which a share of good requests is claimed
@@ -123,8 +125,12 @@ def dispatch_lag_s(episode: Episode, paced: bool, places: int | None) -> float:
     if paced and places is not None:
         return 0.0
     lags_s = sorted((reply.sent_s - reply.due_s for reply in episode.replies), reverse=True)
-    spared = max(1, int((1 - LAG_SHARE) * len(lags_s)))  # of a short episode one, for one hiccup shows no habit
-    return lags_s[min(spared, len(lags_s) - 1)]
+    return lags_s[min(_spared(lags_s), len(lags_s) - 1)]
+
+
+def _spared(found: Sequence[object]) -> int:
+    """How many may be disturbed: of a short episode one, for one hiccup shows no habit."""
+    return max(1, int((1 - LAG_SHARE) * len(found)))
 
 
 def is_saturated(replies: Sequence[Reply]) -> bool:
@@ -150,8 +156,9 @@ def _mean_in_flight(replies: Sequence[Reply], begin_s: float, end_s: float) -> f
 def doubts(episode: Episode, paced: bool, places: int | None) -> str:
     """Why the client cannot be believed; empty when it can. See section a.2 of the measurement research.
 
-    Three audits: requests were sent when they were due, the client had time to spare, and the mean number of requests
-    on their way is rate times mean latency (Little 1961), the one as counted meanwhile, the others as read afterwards.
+    Four audits: requests were sent when they were due, the client had time to spare, it did not stand still while more
+    than one of a hundred was on its way, and the mean number of requests on their way is rate times mean latency
+    (Little 1961), the one as counted meanwhile, the others as read afterwards.
     """
     replies = episode.replies
     lag_s = dispatch_lag_s(episode, paced, places)
@@ -161,6 +168,8 @@ def doubts(episode: Episode, paced: bool, places: int | None) -> str:
         return f"client-bound: 1 % of the requests were sent {1e3 * lag_s:.1f} ms late or later"
     if episode.client_busy_ratio > LARGEST_CLIENT_BUSY_RATIO:
         return f"client-bound: the client used {episode.client_busy_ratio:.0%} of a core"
+    if stalled := _stalled(episode):
+        return stalled
     span_s = max(reply.ended_s for reply in replies)
     expected = math.fsum(reply.ended_s - reply.due_s for reply in replies) / span_s if span_s > 0 else 0.0
     late = len(replies) / span_s * allowed_s if span_s > 0 else 0.0  # on their way by the clock, and not sent yet
@@ -171,6 +180,19 @@ def doubts(episode: Episode, paced: bool, places: int | None) -> str:
             f"{expected:.2f} (Little's law)"
         )
     return ""
+
+
+def _stalled(episode: Episode) -> str:
+    """Whether the client stood still for long, or while many waited: a closed loop has no due times that would tell."""
+    replies = episode.replies
+    known = [value for reply in replies if math.isfinite(value := latency_s(reply))]
+    allowed_s = max(LARGEST_STALL_S, LARGEST_STALL_RATIO * quantile(known, 0.5) if known else 0.0)
+    long = [(end_s - length_s, end_s) for end_s, length_s in episode.stalls if length_s > allowed_s]
+    hit = sum(any(reply.sent_s < end_s and reply.ended_s > begin_s for begin_s, end_s in long) for reply in replies)
+    total_s = math.fsum(length_s for _, length_s in episode.stalls)
+    if hit <= _spared(replies) and total_s <= LARGEST_STALL_RATIO * max(reply.ended_s for reply in replies):
+        return ""
+    return f"client-bound: the client stood still for {total_s:.2f} s, while {hit} of {len(replies)} requests waited"
 
 
 def samples_of(episode: Episode) -> dict[str, list[float]]:

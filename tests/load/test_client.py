@@ -1,10 +1,14 @@
 """The client against a server whose service time is known: what others leave out of a latency is in ours."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,27 @@ def test_a_closed_loop_never_has_more_than_its_places(start):
     assert most == 3
     assert duration_s(episode) >= 0.02 * 30 / 3
     assert "Little" not in doubts(episode, False, 3)
+
+
+def test_a_client_that_was_stopped_in_a_closed_loop_is_not_believed(start):
+    """For a second: every answer that came meanwhile looks a second late, and nothing was due that would tell."""
+    plan = Traffic(concurrency=4, requests=40, output_tokens=2).plan(start("good", "--service-s", 0.2), 0)
+    with LoadClient() as client:
+        client.run(replace(plan, calls=plan.calls[:4]))
+
+        def stop():
+            for word, pause_s in ((signal.SIGSTOP, 1.0), (signal.SIGCONT, 0.0)):
+                os.kill(client.pid, word)
+                time.sleep(pause_s)
+
+        timer = threading.Timer(0.5, stop)
+        timer.start()
+        stopped = client.run(plan)
+        timer.join()
+    assert not failures(stopped.replies)
+    assert max(map(latency_s, stopped.replies)) > 0.9
+    assert max(length_s for _, length_s in stopped.stalls) > 0.9
+    assert "client-bound: the client stood still for " in doubts(replace(stopped, client_busy_ratio=0.0), False, 4)
 
 
 def test_times_of_tokens(start):

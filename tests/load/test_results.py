@@ -161,3 +161,19 @@ def test_a_bound_on_what_no_answer_tells_is_refused():
     silent = replace(episode, replies=tuple(replace(r, answer=replace(r.answer, tokens=None)) for r in episode.replies))
     with pytest.raises(UnsupportedError, match="tpot_s, which no answer tells"):
         check_measurable(silent, ServiceLevel(tpot_s=0.1))
+
+
+def test_a_client_that_stood_still_while_many_waited_is_not_believed():
+    """Four places of a closed loop, each request a second: four of 400 requests are few, and four of 40 are many."""
+
+    def closed(count, stalls):
+        replies = tuple(reply(number // 4, ended_s=number // 4 + 1.0) for number in range(count))
+        return Episode(replies, 0.1, 4.0, stalls)
+
+    def told(*known):
+        return doubts(closed(*known), paced=False, places=4)
+
+    assert told(400, ()) == told(40, ((5.5, 0.04),)) == ""
+    assert told(400, ((50.5, 0.4),)) == ""
+    assert told(40, ((5.5, 0.4),)) == "client-bound: the client stood still for 0.40 s, while 4 of 40 requests waited"
+    assert "stood still for 10.00 s, while 4 of 400" in told(400, ((50.9, 0.8), *[(50.0, 0.04)] * 230))
