@@ -17,16 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from autotuner.analyze.change_chart import FEWEST, WINDOW, inflation, mean_ranks, watch
 from autotuner.metrics import median
 from autotuner.statistics import t_975
 
-WINDOW = 200  # latest values of a level that are looked at: more would only cost time
-THRESHOLD = 3.6  # of the largest statistic; by simulation, under one alarm in 1,000 values
-SHORTEST = 3  # values of a new level, so that no single one is ever called a change
-FEWEST = 8  # values before anything is said
 PROVEN_TREND = 3.3  # two-sided p = 0.001
-_CAUTION = 0.5  # standard errors that are added to the correlation of neighbours
-_MOST_CORRELATION = 0.8
 _Z_975 = 1.96
 _WIDE_SPREADS = 4.0  # medians of all spreads, beyond which a value was disturbed and is set aside
 _CONFORMAL = 19  # residuals, of which the largest bounds 95 % of what comes
@@ -42,7 +37,7 @@ class Change:
         shift: New level minus old one, on the scale of the values: of logarithms, the log of their ratio.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        score: The statistic when it was proven, > `THRESHOLD`.
+        score: The statistic when it was proven, > `change_chart.THRESHOLD`.
         before: The level before.
         after: The level since.
     """
@@ -72,7 +67,7 @@ class Drift:
         since: Place in the series where that level begins.
         count: Values that it rests on.
         set_aside: Places of values that were not counted: not finite, or far less certain than the others.
-        score: The statistic after the last value; an alarm beyond `THRESHOLD`.
+        score: The statistic after the last value; an alarm beyond `change_chart.THRESHOLD`.
     """
 
     changes: tuple[Change, ...]
@@ -129,7 +124,7 @@ def find_drift(values: Sequence[float], spreads: Sequence[float] = ()) -> Drift:
     """
     places = _usable(values, spreads)
     series = np.array([values[place] for place in places], dtype=float)
-    starts, found, score = _watch(series)
+    starts, found, score = watch(series)
     ends = [*starts[2:], len(series)][: len(found)]
     changes = tuple(_change(series, places, *one, end) for one, end in zip(found, ends, strict=True))
     present = series[starts[-1] :]
@@ -183,58 +178,13 @@ def _usable(values: Sequence[float], spreads: Sequence[float]) -> list[int]:
     return kept
 
 
-def _watch(series: Any) -> tuple[list[int], list[tuple[int, int, int, float]], float]:
-    """Where levels begin; (first value looked at, cut, last value, score) of each alarm; the score in the end."""
-    starts, found, score = [0], [], 0.0
-    for end in range(FEWEST, len(series) + 1):
-        begin = max(starts[-1], end - WINDOW)
-        score, cut = _largest(series[begin:end]) if end - begin >= FEWEST else (0.0, 0)
-        if score > THRESHOLD:
-            starts.append(begin + cut)
-            found.append((begin, begin + cut, end - 1, score))
-    return starts, found, score
-
-
-def _largest(series: Any) -> tuple[float, int]:
-    """The largest statistic of all cuts, and the number of values before that cut."""
-    count = len(series)
-    ranks = _ranks(series) - (count + 1) / 2
-    cuts = np.arange(SHORTEST, count - SHORTEST + 1)
-    variance = float(ranks @ ranks) / count  # with ties less than (n² - 1) / 12
-    if variance == 0:
-        return 0.0, SHORTEST
-    sums = np.cumsum(ranks)[cuts - 1]
-    scores = np.abs(sums) / np.sqrt(cuts * (count - cuts) * variance / (count - 1))
-    best = int(np.argmax(scores))
-    cut = int(cuts[best])
-    return float(scores[best]) / _inflation(ranks, cut), cut
-
-
-def _ranks(series: Any) -> Any:
-    """From 1 on; the mean rank for equal values."""
-    _, places, counts = np.unique(series, return_inverse=True, return_counts=True)
-    upto = np.cumsum(counts)
-    return (upto - (counts - 1) / 2)[places]
-
-
-def _inflation(series: Any, cut: int) -> float:
-    """How much wider a mean of correlated neighbours scatters: sqrt((1 + r) / (1 - r)), r within both levels."""
-    count = len(series)
-    rest = np.concatenate([series[:cut] - series[:cut].mean(), series[cut:] - series[cut:].mean()])
-    total = float(rest @ rest)
-    seen = float(rest[1:] @ rest[:-1]) / total if total > 0 else 0.0
-    unbiased = seen + (1 + 4 * max(seen, 0.0)) / count  # Kendall 1954: what taking out a mean hides
-    correlation = min(max(unbiased + _CAUTION / math.sqrt(count), 0.0), _MOST_CORRELATION)
-    return math.sqrt((1 + correlation) / (1 - correlation))
-
-
 def _change(series: Any, places: Sequence[int], begin: int, cut: int, proven: int, score: float, end: int) -> Change:
     """Hodges and Lehmann's shift and its interval, from the Mann-Whitney statistic, widened for correlation."""
     before, after = series[begin:cut][-WINDOW:], series[cut:end][:WINDOW]
     shifts = np.sort((after[:, None] - before[None, :]).ravel())
     count = len(before) + len(after)
-    both = _ranks(np.concatenate([before, after]))
-    spread = math.sqrt(len(shifts) * (count + 1) / 12) * _inflation(both, len(before))
+    both = mean_ranks(np.concatenate([before, after]))
+    spread = math.sqrt(len(shifts) * (count + 1) / 12) * inflation(both, len(before))
     low = max(0, math.floor(len(shifts) / 2 - _Z_975 * spread))
     return Change(
         index=places[cut],
@@ -257,7 +207,7 @@ def _proven_slope(series: Any) -> float:
     slope = float(np.median(steps / (later - earlier)))
     variance = count * (count - 1) * (2 * count + 5) / 18
     rest = series - slope * np.arange(count)
-    score = abs(float(np.sign(steps).sum())) / math.sqrt(variance) / _inflation(_ranks(rest), count // 2)
+    score = abs(float(np.sign(steps).sum())) / math.sqrt(variance) / inflation(mean_ranks(rest), count // 2)
     return slope if score > PROVEN_TREND else 0.0
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotuner.analyze.drift import FEWEST, Change
+from autotuner.analyze.change_chart import FEWEST
+from autotuner.analyze.drift import Change
 from autotuner.bench.measure import Beside
 from autotuner.bench.trend import Past
 from autotuner.metrics import value_of

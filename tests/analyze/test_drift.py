@@ -3,9 +3,11 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
-from autotuner.analyze.drift import FEWEST, find_drift, forecast
+from autotuner.analyze.change_chart import FEWEST, SHORTEST, THRESHOLD, WINDOW, inflation
+from autotuner.analyze.drift import find_drift, forecast
 
 STEP = math.log(0.95)
 
@@ -141,3 +143,38 @@ def test_a_proven_trend_goes_on_and_an_unproven_one_does_not():
 def test_without_values_nothing_is_forecast():
     assert math.isnan(forecast([]).value)
     assert forecast([1.0, 1.1]).high == math.inf
+
+
+def by_definition(series):
+    """(index, proven_at) of each change and the last score, one look and one cut after the other."""
+    start, found, highest = 0, [], 0.0
+    for end in range(FEWEST, len(series) + 1):
+        begin, highest, best = max(start, end - WINDOW), 0.0, SHORTEST
+        seen = np.array(series[begin:end])
+        size = len(seen)
+        ranks = np.sign(seen[:, None] - seen[None, :]).sum(axis=1) / 2
+        variance = float((ranks**2).sum()) / size
+        for cut in range(SHORTEST, size - SHORTEST + 1) if size >= FEWEST and variance else ():
+            score = abs(ranks[:cut].sum()) / math.sqrt(cut * (size - cut) * variance / (size - 1))
+            if score > highest:
+                highest, best = score, cut
+        highest = highest / inflation(ranks, best) if highest else 0.0
+        if highest > THRESHOLD:
+            start = begin + best
+            found.append((start, end - 1))
+    return found, highest
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        noise(FEWEST - 1, 1), noise(FEWEST, 1), stepped(40, 70, 3), stepped(230, 60, 4), alike(320, 5, 0.7),
+        [round(50 * value) / 50 for value in stepped(120, 130, 6, step=0.1)], [1.0] * 30, [0.0] * 110 + [1.0] * 110,
+        [value + 0.1 * (place // 90 % 2) for place, value in enumerate(noise(330, 7))],
+    ],
+)  # fmt: skip
+def test_many_looks_at_once_say_what_each_says_alone(series):
+    found = find_drift(series)
+    changes, score = by_definition(series)
+    assert [(change.index, change.proven_at) for change in found.changes] == changes
+    assert found.score == pytest.approx(score, rel=1e-12)
