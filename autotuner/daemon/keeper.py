@@ -169,6 +169,8 @@ class Keeper:
     def _watched(self, state: ServiceState) -> ServiceState:
         with self._leading():  # to ask a service under load takes its time
             readings = self._world.read()
+        if silent := self._watch.silent(readings):
+            self._world.alert(f"{self._journal.service}: {silent}")
         now, environment = self._world.clock(), self._world.environment()
         begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
         reason = self._watch.look(readings, moved(self._known(environment), environment), now, begun)

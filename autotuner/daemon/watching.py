@@ -19,6 +19,7 @@ from autotuner.types import Window
 
 LEAST_S = 60.0  # a study that is shorter finds nothing
 _KEPT = 400  # looks at a signal that are remembered
+_SILENT = 10  # times `breaches` looks without a number, until somebody has to know
 _FIRST = 100  # of them are the first ones since the service was changed, for a change that comes slowly
 
 
@@ -90,6 +91,7 @@ class Watch:
     _seen: dict[str, list[float]] = field(default_factory=dict)
     _asked: dict[str, list[float]] = field(default_factory=dict)
     _worse: dict[str, str] = field(default_factory=dict)
+    _silent: dict[str, int] = field(default_factory=dict)
 
     def look(self, readings: Mapping[str, Read], moved: str, now: datetime, begun: Sequence[datetime]) -> str:
         """What asks for tuning, in one sentence; empty for nothing. It goes on asking until the service is changed.
@@ -105,6 +107,25 @@ class Watch:
         reasons += [self._other(name, factor, readings) for name, factor in self.traffic.items()]
         reasons += [moved, self._is_due(now, begun)]
         return "; ".join(reason for reason in reasons if reason)
+
+    def silent(self, readings: Mapping[str, Read]) -> str:
+        """Signals that have just been without a number for too many looks, each told once until it has one again.
+
+        A change of the service is no number: they are not forgotten with it.
+
+        Args:
+            readings: Of every signal.
+
+        Returns:
+            A sentence; empty for none.
+        """
+        most, told = _SILENT * self.breaches, []
+        for name in dict.fromkeys((*(limit.metric for limit in self.levels), *self.drifting, *self.traffic)):
+            read = readings.get(name, Gap("nobody reads it"))
+            self._silent[name] = self._silent.get(name, 0) + 1 if isinstance(read, Gap) else 0
+            if isinstance(read, Gap) and self._silent[name] == most:
+                told.append(f"{name}: {read.reason}")
+        return f"no number for {most} looks in a row: {'; '.join(told)}" if told else ""
 
     def forget(self) -> None:
         """After a change of the service, what was seen before says nothing of it."""

@@ -112,6 +112,19 @@ def test_what_people_say_is_heard_once(journal):
     assert (state.frozen, world.tuned) == (True, [1])
 
 
+def test_who_watches_a_service_that_nobody_sees_any_more_says_so_once(journal):
+    world = Simulated()
+    world.latency_s["b0"] = 0.1
+    kept, alerts = keeper(journal, world), []
+    for gone in (True, False, True):
+        world.gap = gone
+        for _ in range(50):
+            kept.turn()
+        alerts.append(len(world.alerts))
+    assert alerts == [1, 1, 2]
+    assert set(world.alerts) == {f"{journal.service}: no number for 20 looks in a row: latency_p95_s: down"}
+
+
 def test_a_dry_run_decides_and_changes_nothing(journal):
     world = Simulated()
     better(world)

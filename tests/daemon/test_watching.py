@@ -112,6 +112,28 @@ def test_traffic_that_grows_slowly_is_another_in_the_end(monkeypatch):
         assert bool(traffic(watch, values[end - 1 : end])[0]) is told
 
 
+def test_a_signal_that_has_no_number_for_long_is_told_once_until_it_comes_back():
+    watch = Watch([Limit.parse(f"{P95} <= 200 ms")], ["ttft_p95_s"], breaches=2, traffic={P95: 2.0, "asked": 2.0})
+    there, gone = Reading(0.1, 0.0), Gap("down")
+
+    def silent(count, **reads):
+        said = []
+        for _ in range(count):
+            said.append(watch.silent({P95: there, "ttft_p95_s": there, "asked": there, "other": gone, **reads}))
+        return said
+
+    assert not any(silent(19, **{P95: gone}))
+    assert not any(silent(1))
+    said = silent(100, **{P95: gone})
+    assert said[19] == f"no number for 20 looks in a row: {P95}: down"
+    assert [bool(text) for text in said] == [number == 19 for number in range(100)]
+    watch.forget()  # the service was changed, and it still has none
+    said = silent(100, **{P95: gone, "asked": gone, "ttft_p95_s": Gap("stale")})
+    assert [text for text in said if text] == ["no number for 20 looks in a row: ttft_p95_s: stale; asked: down"]
+    assert not any(silent(1))
+    assert any(silent(20, **{P95: gone})), "it had come back"
+
+
 def test_after_a_change_of_the_service_it_is_seen_anew():
     watch = Watch([Limit.parse(f"{P95} <= 200 ms")], drifting=[P95], breaches=2)
     looks(watch, [0.1] * 20 + [0.25])
