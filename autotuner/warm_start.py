@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autotuner.adjust.space import Space
+from autotuner.errors import UsageError
 from autotuner.events import Listener, Note
 from autotuner.monitor import environment
 from autotuner.spec import Suggestion
@@ -48,7 +49,10 @@ def _winners(record: Record, spec: StudySpec) -> Iterator[_Winner]:
     """Of the latest studies, newest first."""
     here = environment.fingerprint(spec.device, spec.workload.identity())
     for name in reversed(record.names()[-_LOOKED_BACK:]):
-        study = record.study(name)
+        try:
+            study = record.study(name)
+        except UsageError:  # deleted meanwhile: a daemon keeps only its newest
+            continue
         verifications = study.verifications()
         if not verifications or verifications[-1][1].decision is not Decision.BETTER:
             continue

@@ -118,3 +118,10 @@ def test_what_is_the_baseline_now_or_named_in_the_file_is_not_tried_twice(record
 def test_a_cold_start_asks_nobody(record, study):
     study("there", {"batch": 2})
     assert first_of(record, spec_of(warm_start=False)) == []
+
+
+def test_a_study_that_was_deleted_meanwhile_is_passed_over(record, study, monkeypatch):
+    study("a", {"batch": 2})
+    names = [*record.names(), "ghost"]
+    monkeypatch.setattr(type(record), "names", lambda _: names)
+    assert first_of(record) == [({"batch": 2}, "it won in study a")]

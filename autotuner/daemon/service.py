@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from autotuner.daemon.bundles import Bundles
 from autotuner.daemon.hooks import HookError, observe, put_in_place, run_hook, said_environment
 from autotuner.daemon.keeper import Keeper, World
 from autotuner.daemon.measuring import Measuring
+from autotuner.daemon.retention import forget_studies, note_study
 from autotuner.daemon.spec import ServiceSpec
 from autotuner.daemon.working import work
 from autotuner.errors import AutotuneError, MachineError
@@ -73,7 +74,7 @@ class Service:
             window=self._measuring.window,
             alert=self.alerts.tell,
             collect=self._collect,
-            tidy=self.bundles.forget,
+            tidy=self._tidy,
             devices=self._devices,
         )
 
@@ -133,6 +134,7 @@ class Service:
             overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in today.items()]
             minutes = min(most_s / 60, self._study().budget.minutes or math.inf)
             overrides += [f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else []
+            note_study(self.journal, name)
             request |= {"do": "start", "file": str(self.spec.study), "overrides": overrides}
         logs = self._folder / "logs"
         try:
@@ -148,6 +150,15 @@ class Service:
         if proof.decision is not Decision.BETTER:
             return "", f"study {name}: {proof.decision}: {proof.reason}{bound}"
         return self._bundle(found.config, found), f"study {name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+
+    def _tidy(self, needed: Collection[str]) -> None:
+        """Only these bundles are needed any more."""
+        self.bundles.forget(needed)
+        try:
+            serving = [self._config(bundle) for bundle in needed if bundle]
+        except MachineError:  # a bundle that is damaged: what it came from is not known
+            return
+        forget_studies(self._record, self._db, self.journal, self.spec.keep_studies, serving)
 
     def _config(self, bundle: str) -> Mapping[str, Value]:
         return dict(json.loads((self.bundles.path(bundle) / CONFIG).read_text()))

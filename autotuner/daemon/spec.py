@@ -135,6 +135,7 @@ class ServiceSpec(_Section):
     canary: CanarySection
     hooks: HooksSection
     lease: Seconds = Field(30.0, description="So long after a daemon's last sign of life another one takes over.")
+    keep_studies: int = Field(20, ge=1, description="Of the newest cycles; and as many that found something better.")
     approval: bool = Field(False, description="A person lets every canary begin.")
     dry_run: bool = Field(False, description="Everything is decided, nothing is put in place.")
     alert: tuple[str, ...] = Field((), description="A program that is given what somebody must know as its last word.")

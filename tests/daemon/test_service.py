@@ -19,7 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from autotuner.cli import daemon_run
-from autotuner.daemon.service import keep_newest
+from autotuner.daemon.retention import note_study
+from autotuner.daemon.service import keep_newest, opened
 from autotuner.daemon.spec import load_service
 from autotuner.errors import MachineError, UsageError
 from autotuner.store import open_record
@@ -160,6 +161,9 @@ def test_from_a_breach_to_a_promoted_bundle(world):
     shown = json.loads(world.ask("status", "chat", "--json").stdout)
     assert (shown["phase"], shown["serves"]) == ("watching", state.last_good)
     history = world.ask("history", "chat", "--last", "100").stdout
+    with open_record(world.db) as record:
+        own = [entry.payload["name"] for entry in record.journal("chat").entries(kinds=("study",))]
+        assert own == record.names(), "it wrote down which are its own"
     assert "tuning after triggered: latency_p95_s is 2" in history
     assert "promoting after ruled: PASS: latency_p95_s is better: " in history
     back = world.ask("rollback", "chat")
@@ -234,6 +238,24 @@ def test_a_record_that_is_locked_does_not_end_the_daemon():
     )
     with pytest.raises(MachineError):
         daemon_run._turned(Locked(), 60.0, once=True)
+
+
+def test_when_a_cycle_is_over_only_what_is_needed_is_kept(world):
+    """Bundles of the way back, and the newest studies that it began itself."""
+    path = world.folder / "daemon.yaml"
+    path.write_text(path.read_text().replace("lease: 1 s", "keep_studies: 2"))
+    with opened(load_service(path), world.db) as service, open_record(world.db) as record:
+        bundle = service._first()
+        spec = service._study()
+        for name in ("mine", "chat-1", "chat-2", "chat-3"):
+            record.create(spec, name)
+            if name != "mine":
+                note_study(service.journal, name)
+        service._world().tidy({bundle, ""})
+        assert record.names() == ["mine", "chat-2", "chat-3"]
+        assert service.bundles.path(bundle)
+        service._world().tidy({"gone"})  # nobody knows what it came from
+        assert record.names() == ["mine", "chat-2", "chat-3"]
 
 
 def test_of_what_cycles_leave_the_newest_is_kept(tmp_path):
