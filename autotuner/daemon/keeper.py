@@ -2,37 +2,20 @@
 in the journal, and everything that a turn does to the world may be done again.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from datetime import datetime
 from typing import Any
 
 from autotuner.analyze.canary import judge_canary
 from autotuner.daemon.hooks import HookError
-from autotuner.daemon.machine import (
-    Approved,
-    Cleared,
-    Froze,
-    Happening,
-    Missed,
-    Reached,
-    Recalled,
-    Refused,
-    Ruled,
-    Thawed,
-    Triggered,
-    Tuned,
-    advance,
-    begin,
-)
+from autotuner.daemon.leading import Leadership
+from autotuner.daemon.machine import Happening, Missed, Reached, Recalled, Ruled, Triggered, Tuned, advance, begin
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import STRETCH, spent_device_s
 from autotuner.daemon.watching import Watch, broken_by_candidate, moved
+from autotuner.daemon.words import SAID, meaning
 from autotuner.daemon.world import LEASE_S, Terms, World
-from autotuner.errors import MachineError
 from autotuner.monitor.environment import environment_key
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
 from autotuner.types import Phase, Ruling, ServiceState, Window
@@ -40,7 +23,6 @@ from autotuner.types import Phase, Ruling, ServiceState, Window
 __all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
 
 _KEPT = 1000  # entries of each kind
-SAID = ("approve", "refuse", "rollback", "clear", "freeze", "unfreeze", "tune")  # what a person can say
 
 
 class Keeper:
@@ -55,16 +37,14 @@ class Keeper:
     """
 
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
-        self._journal, self._world, self._terms, self._watch, self._holder = journal, world, terms, watch, holder
-        self._token = 0
+        self._journal, self._world, self._terms, self._watch = journal, world, terms, watch
+        self._lease = Leadership(journal, holder, world.clock, terms.lease_s)
         self._left: ServiceState | None = None  # as this one left it
         self._heard = 0  # number of the newest word that has had its effect
-        self._renewed: datetime | None = None
 
     def turn(self) -> ServiceState | None:
         """Do the next thing; the state afterwards, or None while another daemon leads."""
-        self._token = self._lease() or 0
-        if not self._token:
+        if not self._lease.take():
             return None
         try:
             state = self._journal.state() or self._meet()
@@ -83,23 +63,16 @@ class Keeper:
 
     def attend(self) -> bool:
         """Between two turns: stay the leader; whether a person has said something."""
-        since_s = (self._world.clock() - self._renewed).total_seconds() if self._renewed else 0.0
-        if not 0 <= since_s < self._terms.lease_s / 3:
-            self._lease()
-        return bool(self._token) and self.is_called()
+        self._lease.keep()
+        return bool(self._lease.token) and self.is_called()
 
     def leave(self) -> None:
         """Let another daemon lead at once."""
-        if self._token:
-            self._journal.release(self._token)
-
-    def _lease(self) -> int | None:
-        self._renewed = self._world.clock()
-        return self._journal.acquire(self._holder, self._renewed.timestamp(), self._terms.lease_s)
+        self._lease.leave()
 
     def _meet(self) -> ServiceState:
         state = begin(self._world.first(), self._world.clock())
-        self._journal.enter(self._token, state, {"event": "met"}, self._world.clock())
+        self._journal.enter(self._lease.token, state, {"event": "met"}, self._world.clock())
         return state
 
     def _happen(
@@ -109,14 +82,16 @@ class Keeper:
         after = advance(state, event, self._terms.plan, self._world.clock())
         if after != state or because:
             told = {"event": type(event).__name__.lower(), **asdict(event), **because}
-            self._journal.enter(self._token, after, told, self._world.clock(), **self._beside(state, after, beside))
+            self._journal.enter(
+                self._lease.token, after, told, self._world.clock(), **self._beside(state, after, beside)
+            )
         if after.phase is not state.phase:
             self._watch.forget()
             if after.phase in (Phase.WATCHING, Phase.ALARM):
                 tell_cycle(self._journal.service, after.cycle, self._last(STATE))
             if after.phase is Phase.WATCHING:
                 self._world.tidy({after.wanted.stable, after.last_good, after.previous})
-                self._journal.forget(self._token, _KEPT)
+                self._journal.forget(self._lease.token, _KEPT)
             if after.phase in (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK):
                 self._world.alert(f"{self._journal.service}: {after.phase}: {after.reason}")
         return after
@@ -124,7 +99,7 @@ class Keeper:
     def _hear(self, state: ServiceState) -> ServiceState:
         """What people said since the last turn, each once: the number of what was heard is part of the state."""
         for entry in list(self._journal.entries(after=state.heard, kinds=SAID)):
-            state = self._happen(replace(state, heard=entry.number), _meaning(entry), heard=entry.number)
+            state = self._happen(replace(state, heard=entry.number), meaning(entry), heard=entry.number)
         self._heard = state.heard
         return state
 
@@ -137,7 +112,7 @@ class Keeper:
         return {"tuning": {"reason": after.reason}, "environment": self._world.environment(), **(beside or {})}
 
     def _write(self, kind: str, payload: Mapping[str, object]) -> None:
-        self._journal.append(self._token, kind, payload, self._world.clock())
+        self._journal.append(self._lease.token, kind, payload, self._world.clock())
 
     def _last(self, kind: str, most: int = _KEPT) -> Iterator[Entry]:
         return self._journal.entries(kinds=(kind,), last=most)
@@ -145,8 +120,8 @@ class Keeper:
     def _place(self, state: ServiceState) -> ServiceState:
         try:
             if not self._terms.dry_run:
-                with self._leading():  # a hook may take longer than the lease
-                    self._world.place(state.wanted, self._token)
+                with self._lease.during(self.is_called):  # a hook may take longer than the lease
+                    self._world.place(state.wanted, self._lease.token)
             elif self._world.observe() != state.wanted:
                 return self._happen(state, Missed("a dry run puts nothing in place"))
         except HookError as error:
@@ -167,7 +142,7 @@ class Keeper:
                 return state  # a person goes on
 
     def _watched(self, state: ServiceState) -> ServiceState:
-        with self._leading():  # to ask a service under load takes its time
+        with self._lease.during(self.is_called):  # to ask a service under load takes its time
             readings = self._world.read()
         now, environment = self._world.clock(), self._world.environment()
         begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
@@ -189,14 +164,14 @@ class Keeper:
     def _tuned(self, state: ServiceState) -> ServiceState:
         """First what can be found out of the service as it is, then the study."""
         if not any(entry.payload["cycle"] == state.cycle for entry in self._last("incident")):
-            with self._leading() as stop:
+            with self._lease.during(self.is_called) as stop:
                 found = self._world.collect(state, stop)
             self._write("incident", {"cycle": state.cycle, "reason": state.reason, **found})
         now = self._world.clock()
         left_s = self._terms.pauses.left_s(spent_device_s(self._last(STRETCH), now)) / self._world.devices()
         most = {"cycle": state.cycle, "devices": self._world.devices(), "most_s": left_s}
         self._write(STRETCH, most)
-        with self._leading() as stop:
+        with self._lease.during(self.is_called) as stop:
             ended = self._world.tune(state, left_s, stop)
         self._write(STRETCH, {"cycle": state.cycle})
         if ended is None:
@@ -208,7 +183,7 @@ class Keeper:
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""
-        with self._leading():
+        with self._lease.during(self.is_called):
             window = self._world.window()
         self._write("window", {"since": state.since, **asdict(window)})
         probation = state.phase is Phase.PROBATION
@@ -225,7 +200,7 @@ class Keeper:
             return self._rejected(state, Ruled(verdict), verdict.reason)
         after = self._happen(state, Ruled(verdict))
         if after == state:  # frozen: it may stand here for weeks
-            self._journal.forget(self._token, _KEPT)
+            self._journal.forget(self._lease.token, _KEPT)
         return after
 
     def _rejected(self, state: ServiceState, event: Happening, reason: str) -> ServiceState:
@@ -245,44 +220,6 @@ class Keeper:
     def _where(self) -> str:
         """What was rejected here may be good with another driver, version or model."""
         return environment_key(self._world.environment())
-
-    @contextmanager
-    def _leading(self) -> Iterator[Callable[[], bool]]:
-        """Renew the lease while something takes long; yields what says that it had better stop."""
-        over, lost = threading.Event(), threading.Event()
-
-        def renew() -> None:
-            while not over.wait(self._terms.lease_s / 3):
-                with suppress(MachineError):  # the record is locked just now
-                    if self._lease() != self._token:
-                        lost.set()
-
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
-        try:
-            yield lambda: lost.is_set() or self.is_called()
-        finally:
-            over.set()
-            thread.join()
-
-
-def _meaning(entry: Entry) -> Happening:
-    by = str(entry.payload.get("by", "somebody"))
-    match entry.kind:
-        case "approve":
-            return Approved(by)
-        case "refuse":
-            return Refused(by)
-        case "rollback":
-            return Recalled(f"{by} wants it back")
-        case "clear":
-            return Cleared(by)
-        case "freeze":
-            return Froze(by)
-        case "unfreeze":
-            return Thawed(by)
-        case _:
-            return Triggered(f"{by} asks for it")
 
 
 def _plain(readings: Mapping[str, Read]) -> Mapping[str, float | str]:
