@@ -9,7 +9,18 @@ from typing import Any
 from autotuner.analyze.canary import judge_canary
 from autotuner.daemon.hooks import HookError
 from autotuner.daemon.leading import Leadership
-from autotuner.daemon.machine import Happening, Missed, Reached, Recalled, Ruled, Triggered, Tuned, advance, begin
+from autotuner.daemon.machine import (
+    Happening,
+    Missed,
+    Named,
+    Reached,
+    Recalled,
+    Ruled,
+    Triggered,
+    Tuned,
+    advance,
+    begin,
+)
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import STRETCH, spent_device_s
@@ -163,10 +174,11 @@ class Keeper:
 
     def _tuned(self, state: ServiceState) -> ServiceState:
         """First what can be found out of the service as it is, then the study."""
-        if not any(entry.payload["cycle"] == state.cycle for entry in self._last("incident")):
+        if not state.study:
             with self._lease.during(self.is_called) as stop:
                 found = self._world.collect(state, stop)
-            self._write("incident", {"cycle": state.cycle, "reason": state.reason, **found})
+            incident = {"cycle": state.cycle, "reason": state.reason, **found}
+            state = self._happen(state, Named(self._world.name(state.cycle)), {"incident": incident})
         now = self._world.clock()
         left_s = self._terms.pauses.left_s(spent_device_s(self._last(STRETCH), now)) / self._world.devices()
         most = {"cycle": state.cycle, "devices": self._world.devices(), "most_s": left_s}

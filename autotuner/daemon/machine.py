@@ -24,6 +24,13 @@ class Triggered:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """The study of the cycle is about to begin under this name: whatever else is called so is another study."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tuned:
     """A study has ended; `candidate` is empty when nothing better was proven."""
 
@@ -93,7 +100,7 @@ class Thawed:
 
 
 Happening: TypeAlias = (
-    Triggered | Tuned | Approved | Refused | Ruled | Reached | Missed | Recalled | Cleared | Froze | Thawed
+    Triggered | Named | Tuned | Approved | Refused | Ruled | Reached | Missed | Recalled | Cleared | Froze | Thawed
 )
 
 
@@ -140,7 +147,9 @@ def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) ->
         case (Phase.WATCHING, Triggered()) | (Phase.APPROVAL, Approved()) if state.frozen:
             return state
         case Phase.WATCHING, Triggered(reason):
-            return _enter(state, Phase.TUNING, at, reason, cycle=state.cycle + 1, candidate="", step=0)
+            return _enter(state, Phase.TUNING, at, reason, cycle=state.cycle + 1, study="", candidate="", step=0)
+        case Phase.TUNING, Named(study):
+            return replace(state, study=study)
         case Phase.TUNING, Tuned("", reason):
             return _enter(state, Phase.WATCHING, at, reason)
         case Phase.TUNING, Tuned(candidate, reason) if candidate == state.last_good:

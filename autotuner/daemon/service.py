@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class Service:
             collect=self._collect,
             tidy=self.bundles.forget,
             devices=self._devices,
+            name=self._name,
         )
 
     def _study(self) -> StudySpec:
@@ -124,9 +126,14 @@ class Service:
         except MachineError as error:
             raise HookError(f"{error.message} ({error.hint})") from None
 
+    def _name(self, cycle: int) -> str:
+        """What somebody else has called so, or an older life of the service, is not the study of this cycle."""
+        taken, first = {*self._record.names()}, f"{self.spec.service}-{cycle}"
+        return next(name for name in chain([first], (f"{first}-{n}" for n in count(2))) if name not in taken)
+
     def _tune(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> tuple[str, str] | None:
         """The study of a cycle, begun or taken up, in a process of its own; its baseline is what serves today."""
-        name = f"{self.spec.service}-{state.cycle}"
+        name = state.study
         request: dict[str, object] = {"do": "resume", "name": name, "db": self._db}
         if name not in self._record.names():
             today = self._config(state.last_good)

@@ -33,8 +33,9 @@ class World:
         place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
         read: Every signal of the service.
         environment: Of the machine that serves.
-        tune: Runs the study of a cycle to its end, or takes it up, for as many seconds at most; the candidate's bundle,
-            empty for none, and why. None when it was told to stop: it is taken up another time.
+        name: A name that no study has yet, for the study of a cycle.
+        tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
+            candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.
         window: Measures both arms once, side by side: what serves stably, and the one beside it.
         alert: Somebody has to know this.
         collect: What can be found out of why a cycle has begun, before anything is changed: names and values, or files.
@@ -54,6 +55,7 @@ class World:
     collect: Callable[[ServiceState, Callable[[], bool]], Mapping[str, Any]] = _no_evidence
     tidy: Callable[[Collection[str]], None] = _keep_all
     devices: Callable[[], int] = lambda: 1
+    name: Callable[[int], str] = str
 
 
 @dataclass(frozen=True, slots=True)
