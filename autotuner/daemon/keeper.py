@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from autotuner.analyze.canary import judge_canary
+from autotuner.daemon.alerts import ALERT
 from autotuner.daemon.hooks import HookError
 from autotuner.daemon.leading import Leadership
 from autotuner.daemon.machine import (
@@ -34,6 +35,7 @@ from autotuner.types import Phase, Ruling, ServiceState, Window
 __all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
 
 _KEPT = 1000  # entries of each kind
+_TOLD = (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK)  # somebody has to know
 
 
 class Keeper:
@@ -61,6 +63,7 @@ class Keeper:
             state = self._journal.state() or self._meet()
             if state != self._left:  # another daemon led meanwhile
                 self._watch.forget()
+                self._world.alert()  # it may have died before it had told
             state = self._hear(state)
             # in an alarm nothing is tried until a person says so
             self._left = self._work(state) if state.reached or state.phase is Phase.ALARM else self._place(state)
@@ -90,12 +93,14 @@ class Keeper:
         self, state: ServiceState, event: Happening, beside: Mapping[str, Any] | None = None, **because: object
     ) -> ServiceState:
         """Write down what comes of an event, and what belongs to it; nothing when nothing does."""
-        after = advance(state, event, self._terms.plan, self._world.clock())
+        now = self._world.clock()
+        after = advance(state, event, self._terms.plan, now)
         if after != state or because:
             told = {"event": type(event).__name__.lower(), **asdict(event), **because}
-            self._journal.enter(
-                self._lease.token, after, told, self._world.clock(), **self._beside(state, after, beside)
-            )
+            entries = self._beside(state, after, beside)
+            self._journal.enter(self._lease.token, after, told, now, **entries)
+            if ALERT in entries:
+                self._world.alert()
         if after.phase is not state.phase:
             self._watch.forget()
             if after.phase in (Phase.WATCHING, Phase.ALARM):
@@ -103,8 +108,6 @@ class Keeper:
             if after.phase is Phase.WATCHING:
                 self._world.tidy({after.wanted.stable, after.last_good, after.previous})
                 self._journal.forget(self._lease.token, _KEPT)
-            if after.phase in (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK):
-                self._world.alert(f"{self._journal.service}: {after.phase}: {after.reason}")
         return after
 
     def _hear(self, state: ServiceState) -> ServiceState:
@@ -117,10 +120,16 @@ class Keeper:
     def _beside(
         self, before: ServiceState, after: ServiceState, beside: Mapping[str, Any] | None
     ) -> Mapping[str, Mapping[str, Any]]:
-        """With a cycle it is written down that one was begun, and for which environment."""
-        if after.cycle == before.cycle:
-            return beside or {}
-        return {"tuning": {"reason": after.reason}, "environment": self._world.environment(), **(beside or {})}
+        """With a cycle it is written down that one was begun, and for which environment; and what people are told."""
+        found: dict[str, Mapping[str, Any]] = {}
+        if after.cycle != before.cycle:
+            found |= {"tuning": {"reason": after.reason}, "environment": self._world.environment()}
+        if after.phase is not before.phase and after.phase in _TOLD:
+            found[ALERT] = self._alert(after.phase, f"{after.phase}: {after.reason}")
+        return {**found, **(beside or {})}
+
+    def _alert(self, phase: Phase, text: str) -> Mapping[str, Any]:
+        return {"text": f"{self._journal.service}: {text}", "phase": phase}
 
     def _write(self, kind: str, payload: Mapping[str, object]) -> None:
         self._journal.append(self._lease.token, kind, payload, self._world.clock())

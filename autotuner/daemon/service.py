@@ -72,7 +72,7 @@ class Service:
             environment=self._environment,
             tune=self._tune,
             window=self._measuring.window,
-            alert=self.alerts.tell,
+            alert=self.alerts.take_up,
             collect=self._collect,
             tidy=self.bundles.forget,
             devices=self._devices,

@@ -37,7 +37,7 @@ class World:
         tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
             candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.
         window: Measures both arms once, side by side: what serves stably, and the one beside it.
-        alert: Somebody has to know this.
+        alert: The journal may hold what somebody has to know and nobody was told: have it told. Returns at once.
         collect: What can be found out of why a cycle has begun, before anything is changed: names and values, or files.
         tidy: Only these bundles are needed any more.
         devices: How many a study uses at once.
@@ -51,7 +51,7 @@ class World:
     environment: Callable[[], Mapping[str, str]]
     tune: Callable[[ServiceState, float, Callable[[], bool]], tuple[str, str] | None]
     window: Callable[[], Window]
-    alert: Callable[[str], None]
+    alert: Callable[[], None]
     collect: Callable[[ServiceState, Callable[[], bool]], Mapping[str, Any]] = _no_evidence
     tidy: Callable[[Collection[str]], None] = _keep_all
     devices: Callable[[], int] = lambda: 1

@@ -1,4 +1,4 @@
-"""Which study is a cycle's own, how it is begun and taken up: a real service in this process, its studies are not run."""
+"""Which study is a cycle's own, how it is begun and taken up: a real service, whose studies are not run."""
 
 import sys
 from contextlib import contextmanager
