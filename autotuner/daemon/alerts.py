@@ -98,9 +98,7 @@ class Alerts:
             self._news.notify_all()
             left = len(self._waiting)
         if left:
-            self._journal.tell(
-                ALERT, {"text": f"the daemon ended, and left {left} of its alerts to the next one"}
-            )
+            self._journal.tell(ALERT, {"text": f"the daemon ended, and left {left} of its alerts to the next one"})
 
     def take_up(self) -> None:
         """Have told what the journal says and nobody was told yet; returns at once, and may be called at any time.

@@ -157,6 +157,7 @@ def test_what_was_still_being_told_at_the_end_the_next_daemon_tells(journal, mon
             while not came:
                 time.sleep(0.01)
             raise KeyboardInterrupt
+        alerts._thread.join()
         with Alerts(journal, webhook=url) as alerts:
             alerts.take_up()
     assert [told["text"] for _, told in came] == ["first", "first"], "and not that something was left"
