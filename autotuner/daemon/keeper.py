@@ -21,6 +21,7 @@ from autotuner.daemon.machine import (
     Tuned,
     advance,
     begin,
+    rejected,
 )
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
@@ -30,7 +31,7 @@ from autotuner.daemon.words import SAID, meaning
 from autotuner.daemon.world import LEASE_S, Terms, World
 from autotuner.monitor.environment import environment_key
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
-from autotuner.types import Phase, Ruling, ServiceState, Window
+from autotuner.types import Phase, ServiceState, Window
 
 __all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
 
@@ -53,6 +54,7 @@ class Keeper:
         self._journal, self._world, self._terms, self._watch = journal, world, terms, watch
         self._lease = Leadership(journal, holder, world.clock, terms.lease_s)
         self._left: ServiceState | None = None  # as this one left it
+        self._knows = True  # the environment; that it does not was told otherwise
         self._heard = 0  # number of the newest word that has had its effect
 
     def turn(self) -> ServiceState | None:
@@ -97,7 +99,7 @@ class Keeper:
         after = advance(state, event, self._terms.plan, now)
         if after != state or because:
             told = {"event": type(event).__name__.lower(), **asdict(event), **because}
-            entries = self._beside(state, after, beside)
+            entries = self._beside(state, event, after, beside or {})
             self._journal.enter(self._lease.token, after, told, now, **entries)
             if ALERT in entries:
                 self._world.alert()
@@ -118,15 +120,25 @@ class Keeper:
         return state
 
     def _beside(
-        self, before: ServiceState, after: ServiceState, beside: Mapping[str, Any] | None
+        self, before: ServiceState, event: Happening, after: ServiceState, beside: Mapping[str, Any]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """With a cycle it is written down that one was begun, and for which environment; and what people are told."""
-        found: dict[str, Mapping[str, Any]] = {}
+        """What is written down with a state: that a cycle was begun and where, what was rejected, what people are told.
+
+        Args:
+            before: The state before the event.
+            event: What happened.
+            after: The state after it.
+            beside: What is known of it already.
+        """
+        found: dict[str, Mapping[str, Any] | None] = {}
         if after.cycle != before.cycle:
-            found |= {"tuning": {"reason": after.reason}, "environment": self._world.environment()}
+            around = beside["environment"] if "environment" in beside else self._environment(before)
+            found |= {"tuning": {"reason": after.reason}, "environment": around}
+        if bundle := rejected(before, event, after):
+            found["quarantine"] = {"bundle": bundle, "where": self._where(), "reason": after.reason}
         if after.phase is not before.phase and after.phase in _TOLD:
             found[ALERT] = self._alert(after.phase, f"{after.phase}: {after.reason}")
-        return {**found, **(beside or {})}
+        return {kind: payload for kind, payload in {**found, **beside}.items() if payload is not None}
 
     def _alert(self, phase: Phase, text: str) -> Mapping[str, Any]:
         return {"text": f"{self._journal.service}: {text}", "phase": phase}
@@ -164,22 +176,41 @@ class Keeper:
     def _watched(self, state: ServiceState) -> ServiceState:
         with self._lease.during(self.is_called):  # to ask a service under load takes its time
             readings = self._world.read()
-        now, environment = self._world.clock(), self._world.environment()
+        known, around = self._known(), self._environment(state)
+        if known is None and around is not None:
+            self._write("environment", around)
+        change = moved(known, around) if known is not None and around is not None else ""
+        now = self._world.clock()
         begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
-        reason = self._watch.look(readings, moved(self._known(environment), environment), now, begun)
+        reason = self._watch.look(readings, change, now, begun)
         if not reason:
             return state
         pause = self._terms.pauses.reason(now, begun, spent_device_s(self._last(STRETCH), now))
         if pause or state.frozen:
             return state
-        return self._happen(state, Triggered(reason), {"tuning": {"reason": reason, "readings": _plain(readings)}})
+        beside = {
+            "tuning": {"reason": reason, "readings": _plain(readings)},
+            "environment": known if around is None else around,
+        }
+        return self._happen(state, Triggered(reason), beside)
 
-    def _known(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+    def _known(self) -> Mapping[str, str] | None:
         """For which the service was tuned, or in which it was met; a new driver comes with a reboot."""
-        entries = list(self._journal.entries(kinds=("environment",), last=1))
-        if not entries:
-            self._write("environment", environment)
-        return dict(entries[0].payload) if entries else environment
+        return next((dict(entry.payload) for entry in self._last("environment", 1)), None)
+
+    def _environment(self, state: ServiceState) -> Mapping[str, str] | None:
+        """Of the machine that serves; None when its program fails, which is neither a change nor another machine."""
+        try:
+            with self._lease.during(self.is_called):
+                found = self._world.environment()
+        except HookError as error:
+            if self._knows:  # else it was told
+                self._write(ALERT, self._alert(state.phase, str(error)))
+                self._world.alert()
+            self._knows = False
+            return None
+        self._knows = True
+        return found
 
     def _tuned(self, state: ServiceState) -> ServiceState:
         """First what can be found out of the service as it is, then the study."""
@@ -198,7 +229,7 @@ class Keeper:
         if ended is None:
             return state
         candidate, reason = ended
-        if candidate and (candidate, self._where()) in self._quarantine():
+        if self._is_rejected(candidate):
             candidate, reason = "", f"{candidate} was rejected before, on this machine with these versions"
         return self._happen(state, Tuned(candidate, reason))
 
@@ -213,21 +244,14 @@ class Keeper:
         seen = list(self._windows(state, rules.most_windows + ignored))[ignored:]
         windows = [_turned(one) if probation else one for one in seen]
         if broken := broken_by_candidate(windows, self._terms.levels, self._terms.breaches):
-            return self._rejected(state, Recalled(broken), broken)
+            return self._happen(state, Recalled(broken))
         verdict = judge_canary(windows, self._terms.aim, self._terms.guards, rules)
         if not verdict.settled:
             return state
-        if verdict.ruling is Ruling.FAIL:
-            return self._rejected(state, Ruled(verdict), verdict.reason)
         after = self._happen(state, Ruled(verdict))
         if after == state:  # frozen: it may stand here for weeks
             self._journal.forget(self._lease.token, _KEPT)
         return after
-
-    def _rejected(self, state: ServiceState, event: Happening, reason: str) -> ServiceState:
-        """Not to be tried again."""
-        rejected = {"bundle": state.candidate, "where": self._where(), "reason": reason}
-        return self._happen(state, event, {"quarantine": rejected})
 
     def _windows(self, state: ServiceState, most: int) -> Iterator[Window]:
         since = state.since.isoformat()
@@ -235,12 +259,15 @@ class Keeper:
             if entry.payload["since"] == since:
                 yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
 
-    def _quarantine(self) -> set[tuple[str, str]]:
-        return {(entry.payload["bundle"], entry.payload["where"]) for entry in self._last("quarantine")}
+    def _is_rejected(self, bundle: str) -> bool:
+        """What was rejected here may be good with another driver, version or model."""
+        places = {entry.payload["where"] for entry in self._last("quarantine") if entry.payload["bundle"] == bundle}
+        return not places.isdisjoint({self._where(), ""})
 
     def _where(self) -> str:
-        """What was rejected here may be good with another driver, version or model."""
-        return environment_key(self._world.environment())
+        """Where the cycle takes place; empty when nobody could ever tell."""
+        known = self._known()
+        return "" if known is None else environment_key(known)
 
 
 def _plain(readings: Mapping[str, Read]) -> Mapping[str, float | str]:

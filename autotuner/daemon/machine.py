@@ -141,6 +141,25 @@ def advance(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> 
     return _under_way(state, event, plan, at)
 
 
+def rejected(before: ServiceState, event: Happening, after: ServiceState) -> str:
+    """The bundle that is not to be tried again where it was tried; empty for none.
+
+    It was proven worse, could not be put in place, broke a level, or a person does not want it. What was only not
+    proven better, or had no numbers, may be tried again.
+    """
+    if after.phase is before.phase:
+        return ""
+    match event:
+        case Ruled(verdict):
+            return after.candidate if verdict.ruling is Ruling.FAIL else ""
+        case Missed():
+            return after.candidate if before.phase in (Phase.CANARY, Phase.PROMOTING, Phase.PROBATION) else ""
+        case Recalled() | Refused():
+            return after.candidate
+        case _:
+            return ""
+
+
 def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> ServiceState:
     """Nothing but the last good bundle serves."""
     match state.phase, event:

@@ -83,18 +83,14 @@ class Service:
         return api.read_spec(self.spec.study, ())
 
     def _environment(self) -> Mapping[str, str]:
-        """Hardware, driver and versions of this machine, the model's hash, and what the user's own program adds."""
-        study = self._study()
-        return {**environment.fingerprint(study.device, study.workload.identity()), **self._said_environment()}
+        """Hardware, driver and versions of this machine, the model's hash, and what the user's own program adds.
 
-    def _said_environment(self) -> Mapping[str, str]:
-        if not self.spec.hooks.environment:
-            return {}
-        try:
-            return said_environment(self.spec.hooks.environment, self.spec.hooks.deadline)
-        except HookError as error:
-            self.alerts.tell(f"{self.spec.service}: {error}")
-            return {}
+        Raises:
+            HookError: That program fails.
+        """
+        study, hooks = self._study(), self.spec.hooks
+        said = said_environment(hooks.environment, hooks.deadline) if hooks.environment else {}
+        return {**environment.fingerprint(study.device, study.workload.identity()), **said}
 
     def _devices(self) -> int:
         study = self._study()
@@ -163,8 +159,12 @@ class Service:
         """What serves, profiled on this machine, and what the user's own program finds, in a folder of the cycle."""
         incidents = self._folder / "incidents"
         folder = incidents / f"{state.cycle:06d}"
-        found: dict[str, object] = {"folder": str(folder), "environment": self._environment()}
+        found: dict[str, object] = {"folder": str(folder)}
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            found["environment"] = self._environment()
+        except HookError as error:
+            found["environment"] = str(error)
         if self.spec.watch.profile:
             request = {"do": "profile", "file": str(self.spec.study), "config": self._config(state.last_good),
                        "folder": str(folder / "profile")}  # fmt: skip

@@ -32,7 +32,7 @@ class World:
         observe: What serves now. Raises HookError.
         place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
         read: Every signal of the service.
-        environment: Of the machine that serves.
+        environment: Of the machine that serves. Raises HookError.
         name: A name that no study has yet, for the study of a cycle.
         tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
             candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.daemon import spans
+from autotuner.daemon.hooks import HookError
 from autotuner.daemon.keeper import Keeper
 from autotuner.daemon.spending import spent_device_s
 from autotuner.daemon.watching import Pauses, Watch, broken_by_candidate
@@ -22,6 +23,10 @@ from simulated import LEVEL, P95, TERMS, Simulated, better, keeper, until
 
 def of(journal, kind):
     return [entry.payload for entry in journal.entries(kinds=(kind,))]
+
+
+def texts(journal):
+    return [alert["text"] for alert in of(journal, "alert")]
 
 
 def kept_in(journal, world, terms=TERMS, **parts):
@@ -125,6 +130,77 @@ def test_what_was_rejected_may_be_tried_again_elsewhere(journal):
         world.now += timedelta(hours=1)
         until(kept, Phase.TUNING)
         assert kept.turn().phase is phase
+
+
+@pytest.mark.parametrize("why", ["it cannot be put in place", "a person takes it back"])
+def test_what_did_not_come_to_a_verdict_is_not_tried_again_either(journal, why):
+    world = Simulated()
+    better(world)
+
+    def place(wanted, token):
+        if wanted.candidate and why.startswith("it"):
+            raise HookError("smoke ended with 1")
+        world.place(wanted, token)
+
+    kept = kept_in(journal, world, place=place)
+    until(kept, Phase.TUNING)
+    if kept.turn().phase is Phase.CANARY and why.startswith("a"):
+        journal.tell("rollback", {"by": "me"})
+    until(kept, Phase.WATCHING)
+    assert [one["bundle"] for one in of(journal, "quarantine")] == ["b1"]
+    world.now += timedelta(hours=1)
+    until(kept, Phase.TUNING)
+    assert kept.turn().reason.startswith("b1 was rejected before")
+
+
+def test_an_environment_that_cannot_be_told_is_neither_a_change_nor_another_one(journal):
+    world, around = Simulated(), {"driver": "1"}
+    better(world)
+    world.latency_s["b1"] = 0.275
+    fails = []
+
+    def environment():
+        if fails:
+            raise HookError("environment ended with 1")
+        return around
+
+    kept = kept_in(journal, world, environment=environment)
+    until(kept, Phase.CANARY)
+    fails.append(True)
+    until(kept, Phase.WATCHING)
+    world.latency_s["b0"] = 0.1
+    world.now += timedelta(hours=1)
+    for _ in range(5):
+        assert kept.turn().phase is Phase.WATCHING, "it is no change"
+    assert [text for text in texts(journal) if "environment" in text] == ["chat: environment ended with 1"]
+    journal.tell("tune", {"by": "me"})
+    assert kept.turn().reason.startswith("b1 was rejected before"), "it is no other machine"
+    assert of(journal, "environment") == [around] * 2
+    fails.clear()
+    for _ in range(5):
+        assert kept.turn().phase is Phase.WATCHING
+    fails.append(True)
+    kept.turn()
+    assert len([text for text in texts(journal) if "environment" in text]) == 2
+
+
+def test_a_slow_program_for_the_environment_does_not_lose_the_lease(journal):
+    world, rivals = Simulated(), []
+    world.latency_s["b0"] = 0.1
+
+    def slowly():
+        for _ in range(4):  # twice as long as the lease
+            time.sleep(0.3)
+            world.now += timedelta(seconds=0.2)
+            rivals.append(journal.acquire("other", world.now.timestamp(), 0.4))
+        return {}
+
+    kept = kept_in(journal, world, replace(TERMS, lease_s=0.6), environment=slowly)
+    kept.turn()
+    assert kept.turn() is not None
+    journal.tell("tune", {"by": "me"})
+    assert kept.turn() is not None
+    assert set(rivals) == {None}
 
 
 @pytest.mark.parametrize(("warm_up", "served"), [(0, "b0"), (5, "b1")])
