@@ -20,8 +20,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from autotuner.daemon.keeper import SAID
 from autotuner.daemon.spec import ServiceSpec
+from autotuner.daemon.words import SAID, doubts
 from autotuner.dashboard.loopback import is_token, listen, strangeness
 from autotuner.errors import AutotuneError, MachineError, UsageError
 from autotuner.records import open_record
@@ -124,8 +124,15 @@ class Api:
     async def _said(self, request: web.Request) -> web.Response:
         word, by = request.path.removeprefix("/"), _name_in(await request.read())
         with _unmet_is_not_yet():
-            await asyncio.to_thread(lambda: known(self._record, self._service).tell(word, {"by": by}))
-        return _json(200, {"service": self._service, "said": word})
+            doubt = await asyncio.to_thread(self._tell, word, by)
+        return _json(200, {"service": self._service, "said": word, **({"but": doubt} if doubt else {})})
+
+    def _tell(self, word: str, by: str) -> str:
+        """Why nothing will come of it as things are; empty when something will."""
+        journal = known(self._record, self._service)
+        doubt = doubts(journal, word)
+        journal.tell(word, {"by": by})
+        return doubt
 
 
 def _name_in(body: bytes) -> str:

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from autotuner.analyze.canary import judge_canary
 from autotuner.daemon.alerts import ALERT
+from autotuner.daemon.comparing import most_windows, ruled
 from autotuner.daemon.hooks import HookError
 from autotuner.daemon.leading import Leadership
 from autotuner.daemon.machine import (
+    Cleared,
+    Dropped,
     Happening,
     Missed,
     Named,
     Reached,
-    Recalled,
-    Ruled,
     Triggered,
     Tuned,
     advance,
@@ -26,12 +26,12 @@ from autotuner.daemon.machine import (
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import STRETCH, spent_device_s
-from autotuner.daemon.watching import Watch, broken_by_candidate, moved
-from autotuner.daemon.words import SAID, meaning
+from autotuner.daemon.watching import Watch, moved
+from autotuner.daemon.words import SAID, in_vain, meaning
 from autotuner.daemon.world import LEASE_S, Terms, World
 from autotuner.monitor.environment import environment_key
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
-from autotuner.types import Phase, ServiceState, Window
+from autotuner.types import Phase, ServiceState
 
 __all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
 
@@ -115,9 +115,28 @@ class Keeper:
     def _hear(self, state: ServiceState) -> ServiceState:
         """What people said since the last turn, each once: the number of what was heard is part of the state."""
         for entry in list(self._journal.entries(after=state.heard, kinds=SAID)):
-            state = self._happen(replace(state, heard=entry.number), meaning(entry), heard=entry.number)
+            state = self._happen(replace(state, heard=entry.number), self._meant(state, entry), heard=entry.number)
         self._heard = state.heard
         return state
+
+    def _meant(self, state: ServiceState, entry: Entry) -> Happening:
+        """What a word comes to: there is no way back to what is damaged, and none out of an alarm but another one."""
+        by = str(entry.payload.get("by", "somebody"))
+        why = in_vain(state, entry.kind)
+        if not why and entry.kind == "rollback" and state.phase is Phase.WATCHING:
+            why = self._world.damage(state.previous)
+        if why:
+            return Dropped(entry.kind, by, why)
+        if entry.kind == "clear" and self._world.damage(state.last_good):
+            return Cleared(by, self._instead(state))
+        return meaning(entry.kind, by)
+
+    def _instead(self, state: ServiceState) -> str:
+        """Another good bundle, where the last good one is lost: the one before it, else the first; empty for itself."""
+        if state.previous and not self._world.damage(state.previous):
+            return state.previous
+        first = self._world.first()  # is made anew
+        return "" if first == state.last_good else first
 
     def _beside(
         self, before: ServiceState, event: Happening, after: ServiceState, beside: Mapping[str, Any]
@@ -238,26 +257,13 @@ class Keeper:
         with self._lease.during(self.is_called):
             window = self._world.window()
         self._write("window", {"since": state.since, **asdict(window)})
-        probation = state.phase is Phase.PROBATION
-        rules = self._terms.probation if probation else self._terms.rules
-        ignored = self._terms.warm_up_windows
-        seen = list(self._windows(state, rules.most_windows + ignored))[ignored:]
-        windows = [_turned(one) if probation else one for one in seen]
-        if broken := broken_by_candidate(windows, self._terms.levels, self._terms.breaches):
-            return self._happen(state, Recalled(broken))
-        verdict = judge_canary(windows, self._terms.aim, self._terms.guards, rules)
-        if not verdict.settled:
+        event = ruled(self._last("window", most_windows(state, self._terms)), state, self._terms)
+        if event is None:
             return state
-        after = self._happen(state, Ruled(verdict))
+        after = self._happen(state, event)
         if after == state:  # frozen: it may stand here for weeks
             self._journal.forget(self._lease.token, _KEPT)
         return after
-
-    def _windows(self, state: ServiceState, most: int) -> Iterator[Window]:
-        since = state.since.isoformat()
-        for entry in self._last("window", most):
-            if entry.payload["since"] == since:
-                yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
 
     def _is_rejected(self, bundle: str) -> bool:
         """What was rejected here may be good with another driver, version or model."""
@@ -272,11 +278,3 @@ class Keeper:
 
 def _plain(readings: Mapping[str, Read]) -> Mapping[str, float | str]:
     return {name: read.value if isinstance(read, Reading) else read.reason for name, read in readings.items()}
-
-
-def _turned(window: Window) -> Window:
-    """In probation the new one serves stably, and the old one stands beside it."""
-    return Window(
-        window.candidate, window.baseline, window.candidate_requests, window.candidate_failures,
-        window.baseline_requests, window.baseline_failures,
-    )  # fmt: skip

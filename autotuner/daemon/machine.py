@@ -80,9 +80,10 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """A person has looked at the alarm: the way back is tried again."""
+    """A person has looked at the alarm: the way back is tried again, or `instead` where its bundle is lost."""
 
     by: str
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,19 @@ class Thawed:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nothing comes of what a person said, and why."""
+
+    word: str
+    by: str
+    why: str
+
+
 Happening: TypeAlias = (
     Triggered | Named | Tuned | Approved | Refused | Ruled | Reached | Missed | Recalled | Cleared | Froze | Thawed
-)
+    | Dropped
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +222,11 @@ def _under_way(state: ServiceState, event: Happening, plan: Plan, at: datetime) 
             return _enter(back, Phase.WATCHING, at, f"back at the last good one: {state.reason}")
         case Phase.ROLLING_BACK, Missed(reason):
             return _enter(state, Phase.ALARM, at, f"the way back failed: {reason}")
-        case Phase.ALARM, Cleared(by):
+        case Phase.ALARM, Cleared(by, ""):
             return _back(state, at, f"{by} has looked at it")
+        case Phase.ALARM, Cleared(by, instead):
+            text = f"{by} has looked at it, and {state.last_good} is lost: {instead} instead"
+            return _back(replace(state, last_good=instead, previous=""), at, text)
         case _, Reached():
             return replace(state, reached=True)
         case _:

@@ -77,6 +77,7 @@ class Service:
             tidy=self.bundles.forget,
             devices=self._devices,
             name=self._name,
+            damage=self.bundles.damage,
         )
 
     def _study(self) -> StudySpec:

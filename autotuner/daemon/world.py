@@ -33,6 +33,7 @@ class World:
         place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
         read: Every signal of the service.
         environment: Of the machine that serves. Raises HookError.
+        damage: Why a bundle cannot be put in place; empty when it can.
         name: A name that no study has yet, for the study of a cycle.
         tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
             candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.
@@ -56,6 +57,7 @@ class World:
     tidy: Callable[[Collection[str]], None] = _keep_all
     devices: Callable[[], int] = lambda: 1
     name: Callable[[int], str] = str
+    damage: Callable[[str], str] = lambda bundle: ""
 
 
 @dataclass(frozen=True, slots=True)

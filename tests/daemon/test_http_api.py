@@ -93,12 +93,14 @@ def test_what_is_said_is_heard(running):
     assert (status, answer) == (200, {"service": "chat", "said": "freeze"})
     world.until(lambda state: state.frozen, process)
     assert ask("status")[2]["frozen"] is True
+    status, _, answer = ask("tune", "POST")
+    assert (status, answer["but"]) == (200, "it is frozen: unfreeze it first")
     assert ask("unfreeze", "POST")[0] == 200
     world.until(lambda state: not state.frozen, process)
     with open_record(world.db) as record:
         said = [entry for entry in record.journal("chat").entries() if entry.kind in WORDS]
     assert [(entry.kind, entry.payload["by"]) for entry in said][-2:] == [
-        ("freeze", "anna"), ("unfreeze", "somebody over HTTP"),
+        ("tune", "somebody over HTTP"), ("unfreeze", "somebody over HTTP"),
     ]  # fmt: skip
 
 
