@@ -25,6 +25,7 @@ from autotuner.daemon.keeper import Keeper, World
 from autotuner.daemon.measuring import Measuring
 from autotuner.daemon.spec import ServiceSpec
 from autotuner.daemon.working import work
+from autotuner.daemon.world import StudyError
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.exporting import make_exporter, recommendation, unverified
 from autotuner.monitor import environment
@@ -145,7 +146,7 @@ class Service:
                 return None
             keep_newest(logs)
         except AutotuneError as error:
-            return "", f"the study {name} could not be run: {error.message}"
+            raise StudyError(f"the study {name} could not be run: {error.message}") from None
         study = self._record.study(name)
         found, bound = recommendation(study), _bound(study)
         proof = found.verification

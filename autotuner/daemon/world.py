@@ -14,6 +14,10 @@ from autotuner.types import CanaryRules, Deployment, Guard, ServiceState, Window
 LEASE_S = 30.0
 
 
+class StudyError(Exception):
+    """The study of a cycle could not be run; says why, in one sentence."""
+
+
 def _no_evidence(state: ServiceState, stop: Callable[[], bool]) -> Mapping[str, Any]:
     return {}
 
@@ -36,7 +40,7 @@ class World:
         damage: Why a bundle cannot be put in place; empty when it can.
         name: A name that no study has yet, for the study of a cycle.
         tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
-            candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.
+            candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time. Raises StudyError.
         window: Measures both arms once, side by side: what serves stably, and the one beside it.
         alert: The journal may hold what somebody has to know and nobody was told: have it told. Returns at once.
         collect: What can be found out of why a cycle has begun, before anything is changed: names and values, or files.

@@ -93,14 +93,14 @@ def test_what_is_said_is_heard(running):
     assert (status, answer) == (200, {"service": "chat", "said": "freeze"})
     world.until(lambda state: state.frozen, process)
     assert ask("status")[2]["frozen"] is True
-    status, _, answer = ask("tune", "POST")
-    assert (status, answer["but"]) == (200, "it is frozen: unfreeze it first")
+    status, _, answer = ask("clear", "POST")
+    assert (status, answer["but"]) == (200, "there is no alarm")
     assert ask("unfreeze", "POST")[0] == 200
     world.until(lambda state: not state.frozen, process)
     with open_record(world.db) as record:
         said = [entry for entry in record.journal("chat").entries() if entry.kind in WORDS]
     assert [(entry.kind, entry.payload["by"]) for entry in said][-2:] == [
-        ("tune", "somebody over HTTP"), ("unfreeze", "somebody over HTTP"),
+        ("clear", "somebody over HTTP"), ("unfreeze", "somebody over HTTP"),
     ]  # fmt: skip
 
 
