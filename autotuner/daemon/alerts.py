@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -23,6 +23,7 @@ from pydantic import AfterValidator, SecretStr
 from autotuner.errors import MachineError
 from autotuner.report.text import one_line
 from autotuner.store.journal import Entry, Journal
+from autotuner.types import Phase
 
 ALERT = "alert"  # the kind of an entry; people are told of those that name a phase
 TOLD = "told"  # the kind of an entry: up to which one people were told
@@ -66,6 +67,11 @@ class Alert:
     phase: str
     text: str
     at: str
+
+
+def told_of(service: str, phase: Phase, text: str) -> Mapping[str, Any]:
+    """The entry of the kind `ALERT` that people are told."""
+    return {"text": f"{service}: {text}", "phase": phase}
 
 
 class Alerts:

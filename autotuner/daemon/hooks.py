@@ -16,7 +16,7 @@ from typing import Any
 
 from autotuner.types import Deployment
 
-_MOST_OUTPUT = 2000  # characters of what a hook says that are kept
+MOST_OUTPUT = 2000  # characters of what a hook says that are kept
 # Runs a program with its arguments. The other end of stdin is ours alone: when we die, all of the program's group dies
 # too, lest it puts something old in place after the next daemon has put something newer there.
 _LEASHED = """
@@ -75,7 +75,7 @@ def put_in_place(
     run_hook("apply", hooks.apply, words, ends_s - clock())
     seen = observe(hooks, ends_s - clock())
     if seen != wanted:
-        raise HookError(f"after apply the service says that it is {_told(seen)}, and not {_told(wanted)}")
+        raise HookError(f"after apply the service says that it is {told(seen)}, and not {told(wanted)}")
     if hooks.smoke:
         run_hook("smoke", hooks.smoke, words, ends_s - clock())
 
@@ -136,7 +136,7 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: 
             os.killpg(process.pid, 9)
             raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
     if process.returncode:
-        raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-_MOST_OUTPUT:].split())}")
+        raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-MOST_OUTPUT:].split())}")
     return output
 
 
@@ -157,6 +157,7 @@ def _fill(word: str, words: Mapping[str, str]) -> str:
     return word
 
 
-def _told(seen: Deployment) -> str:
+def told(seen: Deployment) -> str:
+    """A deployment in a few words."""
     beside = f" with {seen.percent} % for {seen.candidate}" if seen.candidate else ""
     return f"{seen.stable}{beside}"

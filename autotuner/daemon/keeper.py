@@ -2,13 +2,16 @@
 in the journal, and everything that a turn does to the world may be done again.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
-from autotuner.daemon.alerts import ALERT
+from autotuner.daemon.alerts import ALERT, told_of
 from autotuner.daemon.comparing import most_windows, ruled
-from autotuner.daemon.hooks import HookError
+from autotuner.daemon.hooks import HookError, told
 from autotuner.daemon.leading import Leadership
 from autotuner.daemon.machine import (
     Cleared,
@@ -25,16 +28,18 @@ from autotuner.daemon.machine import (
 )
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
-from autotuner.daemon.spending import STRETCH, spent_device_s
+from autotuner.daemon.spending import STRETCH, most_s, spent_device_s
+from autotuner.daemon.surroundings import ENVIRONMENT, QUARANTINE, Surroundings
 from autotuner.daemon.watching import Watch, moved
 from autotuner.daemon.words import SAID, in_vain, meaning
-from autotuner.daemon.world import LEASE_S, Terms, World
-from autotuner.monitor.environment import environment_key
+from autotuner.daemon.world import LEASE_S, StudyError, Terms, World
+from autotuner.errors import MachineError
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
 from autotuner.types import Phase, ServiceState
 
 __all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
 
+logger = logging.getLogger(__name__)
 _KEPT = 1000  # entries of each kind
 _TOLD = (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK)  # somebody has to know
 
@@ -54,7 +59,8 @@ class Keeper:
         self._journal, self._world, self._terms, self._watch = journal, world, terms, watch
         self._lease = Leadership(journal, holder, world.clock, terms.lease_s)
         self._left: ServiceState | None = None  # as this one left it
-        self._knows = True  # the environment; that it does not was told otherwise
+        self._differs = ""  # what a dry run found in place
+        self._around = Surroundings(journal, self._lease, world)
         self._heard = 0  # number of the newest word that has had its effect
 
     def turn(self) -> ServiceState | None:
@@ -66,9 +72,10 @@ class Keeper:
             if state != self._left:  # another daemon led meanwhile
                 self._watch.forget()
                 self._world.alert()  # it may have died before it had told
-            state = self._hear(state)
-            # in an alarm nothing is tried until a person says so
-            self._left = self._work(state) if state.reached or state.phase is Phase.ALARM else self._place(state)
+            if self._terms.dry_run and state.phase not in (Phase.WATCHING, Phase.TUNING):
+                self._lease.leave()  # to one that may act
+                raise MachineError(f"{self._journal.service} is at {state.phase}, which a dry run leaves as it is")
+            self._left = self._go_on(self._hear(state))
             return self._left
         except LeaseLostError:
             return None
@@ -98,9 +105,9 @@ class Keeper:
         now = self._world.clock()
         after = advance(state, event, self._terms.plan, now)
         if after != state or because:
-            told = {"event": type(event).__name__.lower(), **asdict(event), **because}
+            because = {"event": type(event).__name__.lower(), **asdict(event), **because}
             entries = self._beside(state, event, after, beside or {})
-            self._journal.enter(self._lease.token, after, told, now, **entries)
+            self._journal.enter(self._lease.token, after, because, now, **entries)
             if ALERT in entries:
                 self._world.alert()
         if after.phase is not state.phase:
@@ -124,7 +131,7 @@ class Keeper:
         by = str(entry.payload.get("by", "somebody"))
         why = in_vain(state, entry.kind)
         if not why and entry.kind == "rollback" and state.phase is Phase.WATCHING:
-            why = self._world.damage(state.previous)
+            why = "a dry run changes nothing" if self._terms.dry_run else self._world.damage(state.previous)
         if why:
             return Dropped(entry.kind, by, why)
         if entry.kind == "clear" and self._world.damage(state.last_good):
@@ -151,16 +158,16 @@ class Keeper:
         """
         found: dict[str, Mapping[str, Any] | None] = {}
         if after.cycle != before.cycle:
-            around = beside["environment"] if "environment" in beside else self._environment(before)
-            found |= {"tuning": {"reason": after.reason}, "environment": around}
+            around = beside[ENVIRONMENT] if ENVIRONMENT in beside else self._around.look(before.phase)
+            found |= {"tuning": {"reason": after.reason}, ENVIRONMENT: around}
         if bundle := rejected(before, event, after):
-            found["quarantine"] = {"bundle": bundle, "where": self._where(), "reason": after.reason}
+            found[QUARANTINE] = {"bundle": bundle, "where": self._around.where(), "reason": after.reason}
         if after.phase is not before.phase and after.phase in _TOLD:
             found[ALERT] = self._alert(after.phase, f"{after.phase}: {after.reason}")
         return {kind: payload for kind, payload in {**found, **beside}.items() if payload is not None}
 
     def _alert(self, phase: Phase, text: str) -> Mapping[str, Any]:
-        return {"text": f"{self._journal.service}: {text}", "phase": phase}
+        return told_of(self._journal.service, phase, text)
 
     def _write(self, kind: str, payload: Mapping[str, object]) -> None:
         self._journal.append(self._lease.token, kind, payload, self._world.clock())
@@ -170,14 +177,33 @@ class Keeper:
 
     def _place(self, state: ServiceState) -> ServiceState:
         try:
-            if not self._terms.dry_run:
-                with self._lease.during(self.is_called):  # a hook may take longer than the lease
-                    self._world.place(state.wanted, self._lease.token)
-            elif self._world.observe() != state.wanted:
-                return self._happen(state, Missed("a dry run puts nothing in place"))
+            with self._lease.during(self.is_called):  # a hook may take longer than the lease
+                self._world.place(state.wanted, self._lease.token)
         except HookError as error:
             return self._happen(state, Missed(str(error)))
         return self._happen(state, Reached())
+
+    def _rehearse(self, state: ServiceState) -> ServiceState:
+        """A dry run: what is not in place stays out of it, which is said once, and all else goes on."""
+        try:
+            with self._lease.during(self.is_called):
+                seen = self._world.observe()
+        except HookError as error:
+            differs = str(error)
+        else:
+            if seen == state.wanted:
+                return self._happen(state, Reached())
+            differs = f"{told(seen)} serves, and {told(state.wanted)} would be put in place"
+        if differs != self._differs:
+            self._write("dry run", {"differs": differs})
+            logger.warning("a dry run: %s", differs)
+        self._differs = differs
+        return self._work(state)
+
+    def _go_on(self, state: ServiceState) -> ServiceState:
+        if state.reached or state.phase is Phase.ALARM:  # there nothing is tried until a person says so
+            return self._work(state)
+        return self._rehearse(state) if self._terms.dry_run else self._place(state)
 
     def _work(self, state: ServiceState) -> ServiceState:
         match state.phase:
@@ -195,62 +221,59 @@ class Keeper:
     def _watched(self, state: ServiceState) -> ServiceState:
         with self._lease.during(self.is_called):  # to ask a service under load takes its time
             readings = self._world.read()
-        known, around = self._known(), self._environment(state)
+        known, around = self._around.known(), self._around.look(state.phase)
         if known is None and around is not None:
-            self._write("environment", around)
+            self._write(ENVIRONMENT, around)
         change = moved(known, around) if known is not None and around is not None else ""
         now = self._world.clock()
         begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
-        reason = self._watch.look(readings, change, now, begun)
+        reason = self._watch.look(readings, change, now, begun or self._met())
         if not reason:
             return state
-        pause = self._terms.pauses.reason(now, begun, spent_device_s(self._last(STRETCH), now))
+        spent_s = spent_device_s(self._last(STRETCH), now)
+        pause = self._terms.pauses.reason(now, begun, spent_s, self._world.devices())
         if pause or state.frozen:
             return state
         beside = {
             "tuning": {"reason": reason, "readings": _plain(readings)},
-            "environment": known if around is None else around,
+            ENVIRONMENT: known if around is None else around,
         }
         return self._happen(state, Triggered(reason), beside)
 
-    def _known(self) -> Mapping[str, str] | None:
-        """For which the service was tuned, or in which it was met; a new driver comes with a reboot."""
-        return next((dict(entry.payload) for entry in self._last("environment", 1)), None)
-
-    def _environment(self, state: ServiceState) -> Mapping[str, str] | None:
-        """Of the machine that serves; None when its program fails, which is neither a change nor another machine."""
-        try:
-            with self._lease.during(self.is_called):
-                found = self._world.environment()
-        except HookError as error:
-            if self._knows:  # else it was told
-                self._write(ALERT, self._alert(state.phase, str(error)))
-                self._world.alert()
-            self._knows = False
-            return None
-        self._knows = True
-        return found
+    def _met(self) -> list[datetime]:
+        """When the daemon met the service, by the oldest entry."""
+        return [entry.at for entry in islice(self._journal.entries(kinds=(STATE,)), 1)]
 
     def _tuned(self, state: ServiceState) -> ServiceState:
-        """First what can be found out of the service as it is, then the study."""
+        """First what can be found out of the service as it is, then the study; both take devices."""
         if not state.study:
+            self._spend(state)
             with self._lease.during(self.is_called) as stop:
                 found = self._world.collect(state, stop)
             incident = {"cycle": state.cycle, "reason": state.reason, **found}
             state = self._happen(state, Named(self._world.name(state.cycle)), {"incident": incident})
-        now = self._world.clock()
-        left_s = self._terms.pauses.left_s(spent_device_s(self._last(STRETCH), now)) / self._world.devices()
-        most = {"cycle": state.cycle, "devices": self._world.devices(), "most_s": left_s}
-        self._write(STRETCH, most)
-        with self._lease.during(self.is_called) as stop:
-            ended = self._world.tune(state, left_s, stop)
+        left_s, beside = self._spend(state), {}
+        try:
+            with self._lease.during(self.is_called) as stop:
+                ended = self._world.tune(state, left_s, stop)
+        except StudyError as error:
+            ended, beside = ("", str(error)), {ALERT: self._alert(state.phase, str(error))}
         self._write(STRETCH, {"cycle": state.cycle})
         if ended is None:
             return state
         candidate, reason = ended
-        if self._is_rejected(candidate):
+        if self._around.is_rejected(candidate):
             candidate, reason = "", f"{candidate} was rejected before, on this machine with these versions"
-        return self._happen(state, Tuned(candidate, reason))
+        if candidate and self._terms.dry_run:
+            candidate, reason = "", f"{reason}; a dry run does not try {candidate}"
+        return self._happen(state, Tuned(candidate, reason), beside)
+
+    def _spend(self, state: ServiceState) -> float:
+        """From now on devices are used for the cycle; for so many seconds at most."""
+        devices, now = self._world.devices(), self._world.clock()
+        left_s = most_s(list(self._last(STRETCH)), state.cycle, self._terms.pauses, now, devices)
+        self._write(STRETCH, {"cycle": state.cycle, "devices": devices, "most_s": left_s})
+        return left_s
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""
@@ -264,16 +287,6 @@ class Keeper:
         if after == state:  # frozen: it may stand here for weeks
             self._journal.forget(self._lease.token, _KEPT)
         return after
-
-    def _is_rejected(self, bundle: str) -> bool:
-        """What was rejected here may be good with another driver, version or model."""
-        places = {entry.payload["where"] for entry in self._last("quarantine") if entry.payload["bundle"] == bundle}
-        return not places.isdisjoint({self._where(), ""})
-
-    def _where(self) -> str:
-        """Where the cycle takes place; empty when nobody could ever tell."""
-        known = self._known()
-        return "" if known is None else environment_key(known)
 
 
 def _plain(readings: Mapping[str, Read]) -> Mapping[str, float | str]:

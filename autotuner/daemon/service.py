@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -20,7 +20,7 @@ from autotuner import api
 from autotuner.adjust.space import Space
 from autotuner.daemon.alerts import Alerts
 from autotuner.daemon.bundles import Bundles
-from autotuner.daemon.hooks import HookError, observe, put_in_place, run_hook, said_environment
+from autotuner.daemon.hooks import MOST_OUTPUT, HookError, observe, put_in_place, run_hook, said_environment
 from autotuner.daemon.keeper import Keeper, World
 from autotuner.daemon.measuring import Measuring
 from autotuner.daemon.spec import ServiceSpec
@@ -131,28 +131,35 @@ class Service:
 
     def _tune(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> tuple[str, str] | None:
         """The study of a cycle, begun or taken up, in a process of its own; its baseline is what serves today."""
-        name = state.study
-        request: dict[str, object] = {"do": "resume", "name": name, "db": self._db}
-        if name not in self._record.names():
+        try:
+            study = self._studied(state, most_s, stop)
+            if study is None:
+                return None
+            found, bound = recommendation(study), _bound(study)
+        except AutotuneError as error:
+            raise StudyError(f"the study {state.study} could not be run: {error.message}") from None
+        proof = found.verification
+        if proof.decision is not Decision.BETTER:
+            return "", f"study {study.name}: {proof.decision}: {proof.reason}{bound}"
+        return self._bundle(found.config, found), f"study {study.name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+
+    def _studied(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> Study | None:
+        """The finished study; None when it was told to stop."""
+        name, logs = state.study, self._folder / "logs"
+        begun = name in self._record.names()
+        if begun and self._record.study(name).events("finished"):
+            return self._record.study(name)
+        request: dict[str, object] = {"do": "resume", "name": name, "db": self._db, "most_s": most_s}
+        if not begun:
             today = self._config(state.last_good)
             overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in today.items()]
             minutes = min(most_s / 60, self._study().budget.minutes or math.inf)
             overrides += [f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else []
             request |= {"do": "start", "file": str(self.spec.study), "overrides": overrides}
-        logs = self._folder / "logs"
-        try:
-            ended = name in self._record.names() and bool(self._record.study(name).events("finished"))
-            if not ended and work(request, logs / f"{name}.log", stop) is None:
-                return None
-            keep_newest(logs)
-        except AutotuneError as error:
-            raise StudyError(f"the study {name} could not be run: {error.message}") from None
-        study = self._record.study(name)
-        found, bound = recommendation(study), _bound(study)
-        proof = found.verification
-        if proof.decision is not Decision.BETTER:
-            return "", f"study {name}: {proof.decision}: {proof.reason}{bound}"
-        return self._bundle(found.config, found), f"study {name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+        if work(request, logs / f"{name}.log", stop) is None:
+            return None
+        keep_newest(logs)
+        return self._record.study(name)
 
     def _config(self, bundle: str) -> Mapping[str, Value]:
         return dict(json.loads((self.bundles.path(bundle) / CONFIG).read_text()))
@@ -168,17 +175,20 @@ class Service:
         except HookError as error:
             found["environment"] = str(error)
         if self.spec.watch.profile:
-            request = {"do": "profile", "file": str(self.spec.study), "config": self._config(state.last_good),
-                       "folder": str(folder / "profile")}  # fmt: skip
+            request: dict[str, object] = {
+                "do": "profile",
+                "file": str(self.spec.study),
+                "folder": str(folder / "profile"),
+            }
             try:
+                request["config"] = self._config(state.last_good)
                 found |= work(request, folder / "profile.log", stop) or {"profile": "stopped"}
             except AutotuneError as error:
                 found["profile"] = error.message
         if self.spec.hooks.evidence:
             try:
-                found["evidence"] = run_hook(
-                    "evidence", self.spec.hooks.evidence, {"folder": str(folder)}, self.spec.hooks.deadline
-                )
+                said = run_hook("evidence", self.spec.hooks.evidence, {"folder": str(folder)}, self.spec.hooks.deadline)
+                found["evidence"] = said[-MOST_OUTPUT:]
             except HookError as error:
                 found["evidence"] = str(error)
         keep_newest(incidents)
@@ -189,7 +199,8 @@ def keep_newest(folder: Path) -> None:
     """Drop all but the newest of what cycles leave in a folder."""
     if folder.is_dir():
         for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_CYCLES]:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            with suppress(OSError):  # what others own, or just dropped
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _bound(study: Study) -> str:

@@ -40,7 +40,8 @@ class World:
         damage: Why a bundle cannot be put in place; empty when it can.
         name: A name that no study has yet, for the study of a cycle.
         tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
-            candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time. Raises StudyError.
+            candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.
+            Raises StudyError.
         window: Measures both arms once, side by side: what serves stably, and the one beside it.
         alert: The journal may hold what somebody has to know and nobody was told: have it told. Returns at once.
         collect: What can be found out of why a cycle has begun, before anything is changed: names and values, or files.

@@ -1,5 +1,6 @@
 """What a keeper may spend, keeps as evidence, rejects and forgets; the world is the simulated one of test_keeper."""
 
+import math
 import sys
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from autotuner.daemon.hooks import HookError
 from autotuner.daemon.keeper import Keeper
 from autotuner.daemon.spending import spent_device_s
 from autotuner.daemon.watching import Pauses, Watch, broken_by_candidate
+from autotuner.daemon.world import StudyError
 from autotuner.spec.expressions import Limit
 from autotuner.types import Phase, Window
 
@@ -107,6 +109,77 @@ def test_no_more_than_a_days_minutes_are_spent(journal):
         kept.turn()
     assert allowed[3] == 20 * 60
     assert spent_device_s(journal.entries(kinds=("stretch",)), world.now) == pytest.approx(16 * 60, abs=60)
+
+
+def test_a_study_that_is_taken_up_has_what_is_left_and_the_profile_counts(journal):
+    world, allowed = Simulated(), []
+
+    def collect(state, stop):
+        world.now += timedelta(minutes=5)
+        return {}
+
+    def tune(state, most_s, stop):
+        allowed.append(most_s)
+        world.now += timedelta(minutes=8)
+
+    terms = replace(TERMS, pauses=Pauses(cooldown_s=1, per_day=1000, device_s_per_day=40 * 60))
+    kept = kept_in(journal, world, terms, tune=tune, collect=collect, devices=lambda: 2)
+    until(kept, Phase.TUNING)
+    for _ in range(4):
+        kept.turn()
+    assert [round(seconds / 60) for seconds in allowed] == [15, 7, 1, 1], "and a minute to come to its end"
+
+
+def test_what_a_person_wants_beyond_the_days_stays_without_bound(journal):
+    world, allowed = Simulated(), []
+    world.latency_s["b0"] = 0.1
+    terms = replace(TERMS, pauses=Pauses(device_s_per_day=30))
+    kept = kept_in(journal, world, terms, tune=lambda state, most_s, stop: allowed.append(most_s))
+    kept.turn()
+    journal.tell("tune", {"by": "me"})
+    kept.turn()
+    kept.turn()
+    assert allowed == [math.inf] * 2
+
+
+def test_a_minute_of_every_device_must_be_left():
+    now = Simulated().now
+    pauses = Pauses(device_s_per_day=400.0)
+    assert pauses.reason(now, [], 100.0, 4) == ""
+    assert pauses.reason(now, [], 200.0, 4) == "of the day's 6.66667 minutes of devices 3.3 are spent"
+    assert pauses.reason(now, [], 200.0, 1) == ""
+
+
+def test_a_study_that_cannot_be_run_is_told_once_a_cycle(journal):
+    world = Simulated()
+
+    def tune(state, most_s, stop):
+        raise StudyError("the study chat-1 could not be run: no GPU")
+
+    kept = kept_in(journal, world, tune=tune)
+    until(kept, Phase.TUNING)
+    assert kept.turn().reason == "the study chat-1 could not be run: no GPU"
+    for _ in range(5):
+        kept.turn()
+    assert texts(journal) == ["chat: the study chat-1 could not be run: no GPU"]
+    assert "devices" not in of(journal, "stretch")[-1], "it uses no device any more"
+    world.now += timedelta(hours=1)
+    until(kept, Phase.TUNING)
+    kept.turn()
+    assert len(texts(journal)) == 2
+
+
+def test_a_schedule_begins_when_the_service_is_met(journal):
+    world = Simulated()
+    world.latency_s["b0"] = 0.1
+    kept = Keeper(journal, world.world(), TERMS, Watch([], every_s=7 * 86400.0), "one")
+    days = []
+    for day in range(16):
+        for _ in range(3):
+            if kept.turn().phase is Phase.TUNING:
+                days.append(day)
+        world.now += timedelta(days=1)
+    assert days == [7, 14], "not at once, and not never"
 
 
 def test_a_stretch_that_was_cut_off_counts_for_as_long_as_it_may_have_taken(journal):
