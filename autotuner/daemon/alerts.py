@@ -161,8 +161,8 @@ def run_program(argv: Sequence[str], text: str) -> str:
         done = subprocess.run(
             [*argv, text], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROGRAM_LIMIT_S, check=False
         )
-    except OSError as error:
-        return f"the alert program cannot be started: {argv[0]}: {error.strerror}"
+    except (OSError, ValueError) as error:  # a word that the system cannot take is the latter
+        return f"the alert program cannot be started: {argv[0]}: {getattr(error, 'strerror', '') or error}"
     except subprocess.TimeoutExpired:
         return f"the alert program did not end within {_PROGRAM_LIMIT_S:g} s"
     return f"the alert program ended with {done.returncode}" if done.returncode else ""

@@ -89,11 +89,16 @@ def observe(hooks: Hooks, limit_s: float) -> Deployment:
     text = run_hook("observe", hooks.observe, {}, limit_s)
     try:
         said: Any = json.loads(text)
-        return Deployment(str(said["stable"]), str(said.get("candidate") or ""), int(said.get("percent") or 0))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        stable, candidate, percent = said["stable"], said.get("candidate") or "", said.get("percent") or 0
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        stable = candidate = percent = ""
+    named = all(isinstance(one, str) and one.isprintable() for one in (stable, candidate))
+    if not named or isinstance(percent, bool) or percent not in range(101):
         raise HookError(
-            f"observe says no JSON object with stable, candidate and percent, but: {text[:200]!r}"
-        ) from None
+            "observe says no JSON object with stable and candidate, which are hashes, and percent, a whole number, "
+            f"but: {text[:200]!r}"
+        )
+    return Deployment(stable, candidate, int(percent))
 
 
 def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
@@ -104,8 +109,8 @@ def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
     """
     text = run_hook("environment", argv, {}, limit_s)
     try:
-        return {str(name): str(value) for name, value in json.loads(text).items()}
-    except (ValueError, AttributeError):
+        return {_written(name): _written(value) for name, value in json.loads(text).items()}
+    except (ValueError, RecursionError, AttributeError):
         raise HookError(f"environment says no JSON object, but: {text[:200]!r}") from None
 
 
@@ -126,15 +131,20 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: 
     filled = [_fill(word, words) for word in argv]
     if shutil.which(filled[0]) is None:
         raise HookError(f"{name} cannot be started: {filled[0]}: No such file that may be run")
-    with _leash() as end, subprocess.Popen(
-        ["sh", "-c", _LEASHED, name, *filled], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
-    ) as process:  # fmt: skip
+    with _leash() as end:
         try:
-            output, _ = process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
+            process = subprocess.Popen(
+                ["sh", "-c", _LEASHED, name, *filled], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:  # no more processes, words that are too long, or hold a NUL
+            raise HookError(f"{name} cannot be started: {error}") from None
+        with process:
+            try:
+                output, _ = process.communicate(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
     if process.returncode:
         raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-MOST_OUTPUT:].split())}")
     return output
@@ -149,6 +159,11 @@ def _leash() -> Iterator[int]:
     finally:
         os.close(theirs)
         os.close(ours)
+
+
+def _written(value: object) -> str:
+    """What can be printed and stored: JSON may hold halves of characters."""
+    return str(value).encode(errors="replace").decode()
 
 
 def _fill(word: str, words: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ from autotuner.types import Window
 
 LEAST_S = 60.0  # a study that is shorter finds nothing
 _KEPT = 400  # looks at a signal that are remembered
+_MOST_LOG = 20.0  # of a ratio that is told: whatever is beyond is absurd, and must not be a number without end
 _FIRST = 100  # of them are the first ones since the service was changed, for a change that comes slowly
 
 
@@ -182,7 +183,8 @@ def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], brea
 
 def _factor(shift: float, low: float, high: float) -> str:
     """Logarithms of a ratio and its interval, as a person reads them."""
-    return f"{math.exp(shift):.2f}x [{math.exp(low):.2f}, {math.exp(high):.2f}]"
+    factor, least, most = (math.exp(min(one, _MOST_LOG)) for one in (shift, low, high))
+    return f"{factor:.2f}x [{least:.2f}, {most:.2f}]"
 
 
 def _last(now: datetime, begun: Sequence[datetime]) -> datetime | None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 sys.path.insert(0, str(Path(__file__).parent))
 from test_service import World
 
-from autotuner.daemon.alerts import Alert, Alerts, WebHook, post
+from autotuner.daemon.alerts import Alert, Alerts, WebHook, post, run_program
 from autotuner.daemon.spec import load_service
 from autotuner.errors import UsageError
 from autotuner.store import open_record
@@ -172,6 +172,12 @@ def test_a_program_is_given_the_text_and_its_failure_is_written_down(journal, tm
         tell(journal, alerts, "again")
     assert texts(journal)[1] == "the alert program ended with 3"
     assert texts(journal)[3].endswith("none: No such file or directory")
+
+
+def test_a_word_that_no_program_can_be_given_is_a_failure():
+    assert run_program(["true"], "half of a character: \ud800").startswith(
+        "the alert program cannot be started: true: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
         ("percents: [10, 50]", "percents: [50, 10]", "percents must grow"),
         ("minimize: latency_p95_s,", "", "say one aim"),
         ("lease: 1 s", "http: true", "http"),
+        ("service: chat", f"service: {'x' * 57}", "service"),  # with its number it would be no name of a study
         ("per_day: 50,", "money_per_day: 5,", "money_per_day needs gpu_hour_price"),
     ],
 )
