@@ -210,9 +210,19 @@ def _bound(study: Study) -> str:
 
 
 @contextmanager
-def opened(spec: ServiceSpec, db: str | None) -> Iterator[Service]:
-    """A service on its record."""
-    with api.open_record(db, create=True) as record, Measuring(spec) as measuring:
+def opened(spec: ServiceSpec, db: str | None, moved: Callable[[], None] = lambda: None) -> Iterator[Service]:
+    """A service on its record.
+
+    Args:
+        spec: Its file.
+        db: URL or path of the record.
+        moved: Is called when something long goes on.
+
+    Raises:
+        UsageError: There is a mistake in its study file.
+    """
+    api.read_spec(spec.study, ())  # a mistake that is made later costs turns, and not the daemon
+    with api.open_record(db, create=True) as record, Measuring(spec, moved) as measuring:
         service = Service(spec, record, db, measuring)
         with service.alerts:
             yield service
