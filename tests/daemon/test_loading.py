@@ -115,7 +115,7 @@ def turned(window):
 
 def test_each_episode_that_ends_is_a_sign_of_life(measuring):
     signs = []
-    both = measuring("fast", "fast", moved=lambda: signs.append(True))
+    both = measuring("fast", "slow", moved=lambda: signs.append(True))
     both.look()
     assert len(signs) >= 1
     before = len(signs)

@@ -259,8 +259,11 @@ def test_a_study_file_that_is_half_written_costs_turns_and_not_the_daemon(world)
     """At the start it is a mistake; later it is tried again."""
     file = world.folder / "speed.yaml"
     file.write_text(STUDY.replace("objectives", "objective"))
-    wrong = world.start("--once")
-    _, told = wrong.communicate(timeout=60)
+    wrong = world.start()
+    try:
+        _, told = wrong.communicate(timeout=60)
+    finally:
+        wrong.kill()
     assert wrong.returncode == 2
     assert "speed.yaml" in told
     file.write_text(STUDY)
