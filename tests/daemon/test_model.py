@@ -178,7 +178,7 @@ class Daemons(RuleBasedStateMachine):
     @rule()
     def rollback(self):
         self.finish()
-        state = self.journal.state()
+        state, self.offer = self.journal.state(), ""  # a pause may be over: another cycle begins, and finds nothing
         self.journal.tell("rollback", {"by": "me"})
         self.finish()
         assert self.served == Deployment(state.previous or state.last_good)
