@@ -85,8 +85,14 @@ def tune(
             return _ended(record, study, listener)
 
 
-def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:
+def resume(name: str, *, db: str | None = None, listener: Listener = ignore, most_s: float = math.inf) -> StudySummary:
     """Go on with an interrupted study where its record stands.
+
+    Args:
+        name: Of the study.
+        db: URL or path of the record.
+        listener: Told of everything as it happens, on the caller's thread.
+        most_s: It is brought to its end within so many seconds more, if its own budget is not used up before.
 
     Raises:
         UsageError: No such study, it is finished, or another process runs it.
@@ -95,10 +101,18 @@ def resume(name: str, *, db: str | None = None, listener: Listener = ignore) -> 
         study = record.study(name)
         if study.events("finished"):
             raise UsageError(f"study {name!r} is finished", f"measure its winner again: autotune study verify {name}")
-        spec = restore(study.spec())
+        spec = _ending(restore(study.spec()), study, most_s)
         with _running(record, name, spec, listener) as (pool, jobs, listener):
             _run(record, study, spec, pool, jobs, listener)
             return _ended(record, study, listener)
+
+
+def _ending(spec: StudySpec, study: Study, most_s: float) -> StudySpec:
+    """With a budget that ends so many seconds from now, where its own ends later."""
+    minutes = (Clock(spec.budget, study.trials()).elapsed_s + most_s) / 60
+    if minutes >= (math.inf if spec.budget.minutes is None else spec.budget.minutes):
+        return spec
+    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": minutes})})
 
 
 def verify(name: str, *, db: str | None = None, listener: Listener = ignore) -> StudySummary:

@@ -161,7 +161,7 @@ def binomial_tail(most: int, count: int, rate: float) -> float:
     odds = rate / (1 - rate)
     top = min(most, int((count + 1) * rate))  # starting at a small term could underflow and lose all others
     log_choices = math.lgamma(count + 1) - math.lgamma(top + 1) - math.lgamma(count - top + 1)
-    largest = math.exp(log_choices + top * math.log(rate) + (count - top) * math.log1p(-rate))
+    largest = math.exp(min(0.0, log_choices + top * math.log(rate) + (count - top) * math.log1p(-rate)))
     downwards = accumulate((hits / (count - hits + 1) / odds for hits in range(top, 0, -1)), mul, initial=largest)
     upwards = accumulate(((count - hits + 1) / hits * odds for hits in range(top + 1, most + 1)), mul, initial=largest)
     negligible = 1e-16 * largest

@@ -100,7 +100,10 @@ def sentence_of(entry: Entry) -> str:
     """An entry in one line."""
     payload = entry.payload
     if entry.kind == STATE:
-        state, event = payload["state"], payload["because"].get("event", "")
+        state, because = payload["state"], payload["because"]
+        event = because.get("event", "")
+        if event == "dropped":
+            return f"{state['phase']}: nothing comes of {because['word']} by {because['by']}: {because['why']}"
         return f"{state['phase']} after {event}: {state['reason']}"
     return ", ".join(f"{name} {value}" for name, value in payload.items())
 

@@ -43,7 +43,7 @@ P95, LEVEL_S, TODAY_S = "latency_p95_s", 0.2, 0.25
 PERCENTS, LEAST_WINDOWS, MOST_WINDOWS = (10, 50), 4, 8
 MOST_TURNS = 3000  # of one cycle
 WORDS = ("approve", "refuse", "rollback", "freeze", "unfreeze", "tune", "clear")
-KINDS_OF_ENTRIES = ("state", "window", "tuning", "quarantine", *WORDS)
+KINDS_OF_ENTRIES = ("state", "window", "tuning", "quarantine", "alert", *WORDS)
 # What a study finds: how often, and its latency beside what serves and in its place, as a factor.
 KINDS = {"better": (4, 0.8, 0.8), "worse": (2, 1.3, 1.3), "alike": (1, 1.0, 1.0), "later": (1, 0.8, 1.5),
          "failing": (1, 0.8, 0.8), "nothing": (1, 1.0, 1.0)}  # fmt: skip
@@ -93,7 +93,7 @@ class Months:
         return World(
             clock=lambda: self.now, first=lambda: "b0", observe=lambda: self.served, place=self.place, read=self.read,
             environment=lambda: {"driver": "1"}, tune=self.tune, window=self.window,
-            alert=lambda _: self.called("alert"),
+            alert=lambda: self.called("alert"),
         )  # fmt: skip
 
     def chance(self, probability: float, what: str) -> bool:

@@ -15,6 +15,8 @@ from autotuner.statistics import binomial_tail, estimate_log_ratio
 from autotuner.types import CanaryRules, CanaryVerdict, Estimate, Guard, Ruling, Window
 
 _SURPRISE = 1e-4  # chance of so many failures by luck at which a canary is taken back, at each look
+_LEAST_RATE = 1e-9  # of failures, where none is allowed
+_MOST_LOG = 50.0  # of a ratio in one window: what is beyond is no time and no rate, and must still be a number
 _CAUTION = 0.5  # standard errors that are added to the autocorrelation that was seen: it is underestimated
 
 
@@ -54,7 +56,8 @@ def _failing(windows: Sequence[Window], rules: CanaryRules) -> str:
     failed = sum(window.candidate_failures for window in windows)
     others = sum(window.baseline_requests for window in windows)
     share = sum(window.baseline_failures for window in windows) / others if others else 0.0
-    expected = min(0.99, rules.failure_ratio + share)
+    asked = max(asked, failed)  # who counts them may have looked at another moment
+    expected = min(0.99, max(_LEAST_RATE, rules.failure_ratio + share))
     if not failed or 1 - binomial_tail(failed - 1, asked, expected) > _SURPRISE:
         return ""
     return f"it failed {failed:,} of {asked:,} requests, and {expected:.2%} are allowed"
@@ -78,7 +81,8 @@ def _is_counted(window: Window) -> bool:
 def _gain(windows: Sequence[Window], guard: Guard, confidence: float) -> Estimate:
     """Factor in the direction of improvement; the interval's each end holds with this confidence at every look."""
     sign = 1 if guard.maximize else -1
-    logs = [sign * math.log(window.candidate[guard.metric] / window.baseline[guard.metric]) for window in windows]
+    arms = [(window.candidate[guard.metric], window.baseline[guard.metric]) for window in windows]
+    logs = [sign * max(-_MOST_LOG, min(_MOST_LOG, math.log(own) - math.log(other))) for own, other in arms]
     found = estimate_log_ratio(logs, range(len(logs)), alpha=2 * (1 - confidence))
     wider = _inflation(logs)
     reach = min(500.0, wider * (found.high - found.mean))

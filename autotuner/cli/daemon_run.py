@@ -14,6 +14,7 @@ from autotuner.cli.options import Db
 
 if TYPE_CHECKING:
     from autotuner.daemon.keeper import Keeper
+    from autotuner.daemon.pulse import Pulse
     from autotuner.daemon.spec import ServiceSpec
     from autotuner.types import ServiceState
 
@@ -43,17 +44,18 @@ def run(
 
 def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
     from autotuner import telemetry
+    from autotuner.daemon.pulse import Pulse, patience_of
     from autotuner.daemon.service import opened
     from autotuner.daemon.spec import load_service
     from autotuner.errors import MachineError
 
     spec = load_service(file)
-    with telemetry.session(), opened(spec, db) as service, _answering(spec, port, once, db) as beat:
+    pulse = Pulse(patience_of(spec))
+    with telemetry.session(), opened(spec, db, pulse.move) as service, _answering(spec, port, once, db, pulse):
         keeper, before = service.keeper(), ""
         try:
             while True:
-                told, pause_s = _turned(keeper, spec.watch.interval, once)
-                beat()
+                told, pause_s = _turned(keeper, spec, once, pulse.beat)
                 if told != before:
                     say(told)
                     before = told
@@ -66,39 +68,42 @@ def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
 
 
 @contextmanager
-def _answering(spec: "ServiceSpec", port: int | None, once: bool, db: str | None) -> Iterator[Callable[[], None]]:
-    """Answer over HTTP where somebody wants it; gives what to call after every turn."""
+def _answering(spec: "ServiceSpec", port: int | None, once: bool, db: str | None, pulse: "Pulse") -> Iterator[None]:
+    """Answer over HTTP where somebody wants it."""
     from autotuner.errors import UsageError
 
     if once and port is not None:
         raise UsageError("--once does one turn and answers nobody", "leave --port out")
     wanted = spec.http if port is None else port
     if once or wanted is None:
-        yield lambda: None
+        yield
         return
-    from autotuner.daemon.http_api import Pulse, patience_of, serving
+    from autotuner.daemon.http_api import serving
 
-    pulse = Pulse(patience_of(spec))
     with serving(spec.service, db, wanted, pulse) as (address, token):
         say(f"over HTTP: {address} with the token in {token}")
-        yield pulse.beat
+        yield
 
 
-def _turned(keeper: "Keeper", interval_s: float, once: bool) -> tuple[str, float]:
+def _turned(keeper: "Keeper", spec: "ServiceSpec", once: bool, beat: Callable[[str], None]) -> tuple[str, float]:
     """One turn: what to say of it, and how long to wait.
 
     Raises:
-        MachineError: There is to be no other turn.
+        AutotuneError: There is to be no other turn.
+        OSError: Likewise.
     """
-    from autotuner.errors import MachineError
+    from autotuner.errors import AutotuneError
 
     try:
         state = keeper.turn()
-    except MachineError as error:  # a record that another process locks, a full disk: nothing was done by halves
+    except (AutotuneError, OSError) as error:  # a record that is locked, a full disk, a file that is being written
         if once:
             raise
-        return f"{error.message}: trying again", _PATIENCE_S
-    return _told(state), _pause_s(state, interval_s)
+        message = error.message if isinstance(error, AutotuneError) else str(error)
+        beat(message)
+        return f"{message}: trying again", _PATIENCE_S
+    beat("")
+    return _told(state), _pause_s(state, spec)
 
 
 def _told(state: "ServiceState | None") -> str:
@@ -120,9 +125,10 @@ def _wait(seconds: float, attend: Callable[[], bool]) -> None:
                 return
 
 
-def _pause_s(state: "ServiceState | None", interval_s: float) -> float:
+def _pause_s(state: "ServiceState | None", spec: "ServiceSpec") -> float:
     from autotuner.types import Phase
 
     if state is None or state.phase in (Phase.APPROVAL, Phase.ALARM):
-        return min(_PATIENCE_S, interval_s)
-    return interval_s if state.phase is Phase.WATCHING and state.reached else 0.0
+        return min(_PATIENCE_S, spec.watch.interval)
+    watches = state.phase is Phase.WATCHING and (state.reached or spec.dry_run)
+    return spec.watch.interval if watches else 0.0

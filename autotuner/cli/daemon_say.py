@@ -22,15 +22,20 @@ def saying(word: str) -> Callable[..., None]:
     """The command that says this word."""
 
     def say_it(service: Service = None, db: Db = None, as_json: Json = False) -> None:
+        from autotuner.daemon.words import doubts
         from autotuner.records import open_record
         from autotuner.report.json_lines import dump
         from autotuner.telling import known, named
 
         with open_record(db) as record:
             name = named(record, service)
-            known(record, name).tell(word, {"by": _who()})
+            journal = known(record, name)
+            doubt = doubts(journal, word)
+            journal.tell(word, {"by": _who()})
         said = f"{word}: said to {name}; the daemon hears it at its next turn"
-        print(dump({"service": name, "said": word}) if as_json else said)
+        but = f", but nothing comes of it as things are: {doubt}" if doubt else ""
+        facts = {"service": name, "said": word, **({"but": doubt} if doubt else {})}
+        print(dump(facts) if as_json else said + but)
 
     say_it.__doc__ = WORDS[word]
     return say_it

@@ -1,6 +1,7 @@
 """Telling people: by a program of theirs, by a web hook, on a thread of its own, so that nobody waits for a receiver.
 
-What is told stands in the journal before anybody is told, and so does every way that failed.
+What is told stands in the journal before anybody is told, and so does every way that failed. Afterwards it is written
+down that it was told: what a daemon that died has left untold, the next one tells.
 """
 
 import http.client
@@ -10,10 +11,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -22,9 +22,11 @@ from pydantic import AfterValidator, SecretStr
 
 from autotuner.errors import MachineError
 from autotuner.report.text import one_line
-from autotuner.store.journal import Journal
+from autotuner.store.journal import Entry, Journal
+from autotuner.types import Phase
 
-ALERT = "alert"  # the kind of an entry
+ALERT = "alert"  # the kind of an entry; people are told of those that name a phase
+TOLD = "told"  # the kind of an entry: up to which one people were told
 PAUSES_S = (1.0, 4.0)  # between the attempts to reach a web hook
 _TIMEOUT_S = 5.0  # of each attempt
 _PROGRAM_LIMIT_S = 30.0
@@ -56,7 +58,7 @@ class Alert:
 
     Attributes:
         service: Whose.
-        phase: What the daemon was doing; empty when that is not known.
+        phase: What the daemon was doing.
         text: In a sentence, on one line.
         at: When, ISO 8601 in UTC.
     """
@@ -65,6 +67,11 @@ class Alert:
     phase: str
     text: str
     at: str
+
+
+def told_of(service: str, phase: Phase, text: str) -> Mapping[str, Any]:
+    """The entry of the kind `ALERT` that people are told."""
+    return {"text": f"{service}: {text}", "phase": phase}
 
 
 class Alerts:
@@ -81,7 +88,8 @@ class Alerts:
         self, journal: Journal, program: Sequence[str] = (), webhook: str = "", pauses_s: Sequence[float] = PAUSES_S
     ) -> None:
         self._journal, self._program, self._webhook, self._pauses_s = journal, program, webhook, pauses_s
-        self._waiting: deque[Alert] = deque()
+        self._waiting: deque[tuple[int, Alert]] = deque()  # with the numbers of their entries
+        self._newest = 0  # number of the newest that waits or was told
         self._news, self._over = threading.Condition(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
 
@@ -96,20 +104,26 @@ class Alerts:
             self._news.notify_all()
             left = len(self._waiting)
         if left:
-            self._journal.tell(ALERT, {"text": f"the daemon ended before it had told {left} of its alerts"})
+            self._journal.tell(ALERT, {"text": f"the daemon ended, and left {left} of its alerts to the next one"})
 
-    def tell(self, text: str) -> None:
-        """Write it down, and have it told; returns at once.
+    def take_up(self) -> None:
+        """Have told what the journal says and nobody was told yet; returns at once, and may be called at any time.
 
         Raises:
-            MachineError: The journal cannot be written.
+            MachineError: The journal cannot be read.
         """
-        self._journal.tell(ALERT, {"text": text})
-        state = self._journal.state()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        told = (entry.payload["alert"] for entry in self._journal.entries(kinds=(TOLD,), last=1))
         with self._news:
-            self._waiting.append(Alert(self._journal.service, state.phase.value if state else "", one_line(text), now))
+            self._newest = max(self._newest, *told, 0)
+            for entry in self._journal.entries(after=self._newest, kinds=(ALERT,)):
+                self._newest = entry.number
+                if "phase" in entry.payload:
+                    self._waiting.append((entry.number, self._alert(entry)))
             self._news.notify_all()
+
+    def _alert(self, entry: Entry) -> Alert:
+        text, at = one_line(entry.payload["text"]), entry.at.isoformat(timespec="seconds")
+        return Alert(self._journal.service, entry.payload["phase"], text, at)
 
     def _work(self) -> None:
         while True:
@@ -117,10 +131,14 @@ class Alerts:
                 self._news.wait_for(lambda: self._waiting or self._over.is_set())
                 if self._over.is_set():
                     return
-                alert = self._waiting[0]
-            for failure in (run_program(self._program, alert.text), self._post(alert)):
-                if failure and not self._over.is_set():
-                    self._note(failure)
+                number, alert = self._waiting[0]
+            failures = [one for one in (run_program(self._program, alert.text), self._post(alert)) if one]
+            if failures and self._over.is_set():  # nobody waited for it: the next daemon tries again
+                return
+            with suppress(MachineError):  # the record is locked or gone: the daemon's next turn says so
+                for failure in failures:
+                    self._journal.tell(ALERT, {"text": failure})
+                self._journal.tell(TOLD, {"alert": number})
             with self._news:
                 self._waiting.popleft()
                 self._news.notify_all()
@@ -134,10 +152,6 @@ class Alerts:
             failure = post(self._webhook, alert)
         return f"{failure}, {1 + len(self._pauses_s)} times" if failure else ""
 
-    def _note(self, failure: str) -> None:
-        with suppress(MachineError):  # the record is locked or gone: the daemon's next turn says so
-            self._journal.tell(ALERT, {"text": failure})
-
 
 def run_program(argv: Sequence[str], text: str) -> str:
     """Why the user's program did not take it; empty when it did, and where there is none."""
@@ -147,8 +161,8 @@ def run_program(argv: Sequence[str], text: str) -> str:
         done = subprocess.run(
             [*argv, text], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROGRAM_LIMIT_S, check=False
         )
-    except OSError as error:
-        return f"the alert program cannot be started: {argv[0]}: {error.strerror}"
+    except (OSError, ValueError) as error:  # a word that the system cannot take is the latter
+        return f"the alert program cannot be started: {argv[0]}: {getattr(error, 'strerror', '') or error}"
     except subprocess.TimeoutExpired:
         return f"the alert program did not end within {_PROGRAM_LIMIT_S:g} s"
     return f"the alert program ended with {done.returncode}" if done.returncode else ""

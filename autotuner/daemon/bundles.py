@@ -10,6 +10,7 @@ from pathlib import Path
 from autotuner.errors import MachineError
 
 _DIGITS = 16
+_PUT_BACK = "put them back, or say clear in the alarm: then another good one serves"
 
 
 class Bundles:
@@ -30,13 +31,16 @@ class Bundles:
         """
         try:
             name = hash_of(source)
-            if not (self._folder / name).exists():
+            if self.damage(name):
                 self._folder.mkdir(parents=True, exist_ok=True)
+                self._sweep(f".{name}.")  # what a daemon has left that died here
                 beside = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".{name}."))
                 shutil.copytree(source, beside / "bundle")
                 _sync(beside / "bundle")
+                if (self._folder / name).exists():  # damaged
+                    (self._folder / name).rename(beside / "damaged")
                 (beside / "bundle").rename(self._folder / name)
-                beside.rmdir()
+                self._sweep(beside.name)
                 _sync_folder(self._folder)
         except OSError as error:
             raise MachineError(f"cannot keep {source}: {error.strerror or error}", "make room") from error
@@ -50,10 +54,26 @@ class Bundles:
         """
         path = self._folder / name
         if not path.is_dir():
-            raise MachineError(f"the bundle {name} is not in {self._folder}", "put it back, or clear the service")
-        if hash_of(path) != name:
-            raise MachineError(f"the files of {path} were changed", "put them back: only what was proven is used")
+            raise MachineError(f"the bundle {name} is not in {self._folder}", _PUT_BACK)
+        try:
+            found = hash_of(path)
+        except OSError as error:
+            raise MachineError(f"the files of {path} cannot be read: {error.strerror or error}", _PUT_BACK) from error
+        if found != name:
+            raise MachineError(f"the files of {path} were changed", _PUT_BACK)
         return path
+
+    def damage(self, name: str) -> str:
+        """Why a bundle cannot be used; empty when it can."""
+        try:
+            self.path(name)
+        except MachineError as error:
+            return error.message
+        return ""
+
+    def _sweep(self, beginning: str) -> None:
+        for path in self._folder.glob(f"{beginning}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def forget(self, needed: Collection[str]) -> None:
         """Drop all that nobody needs any more."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from autotuner.types import Deployment
 
-_MOST_OUTPUT = 2000  # characters of what a hook says that are kept
+MOST_OUTPUT = 2000  # characters of what a hook says that are kept
 # Runs a program with its arguments. The other end of stdin is ours alone: when we die, all of the program's group dies
 # too, lest it puts something old in place after the next daemon has put something newer there.
 _LEASHED = """
@@ -75,7 +75,7 @@ def put_in_place(
     run_hook("apply", hooks.apply, words, ends_s - clock())
     seen = observe(hooks, ends_s - clock())
     if seen != wanted:
-        raise HookError(f"after apply the service says that it is {_told(seen)}, and not {_told(wanted)}")
+        raise HookError(f"after apply the service says that it is {told(seen)}, and not {told(wanted)}")
     if hooks.smoke:
         run_hook("smoke", hooks.smoke, words, ends_s - clock())
 
@@ -89,11 +89,16 @@ def observe(hooks: Hooks, limit_s: float) -> Deployment:
     text = run_hook("observe", hooks.observe, {}, limit_s)
     try:
         said: Any = json.loads(text)
-        return Deployment(str(said["stable"]), str(said.get("candidate") or ""), int(said.get("percent") or 0))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        stable, candidate, percent = said["stable"], said.get("candidate") or "", said.get("percent") or 0
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        stable = candidate = percent = ""
+    named = all(isinstance(one, str) and one.isprintable() for one in (stable, candidate))
+    if not named or isinstance(percent, bool) or percent not in range(101):
         raise HookError(
-            f"observe says no JSON object with stable, candidate and percent, but: {text[:200]!r}"
-        ) from None
+            "observe says no JSON object with stable and candidate, which are hashes, and percent, a whole number, "
+            f"but: {text[:200]!r}"
+        )
+    return Deployment(stable, candidate, int(percent))
 
 
 def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
@@ -104,8 +109,8 @@ def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
     """
     text = run_hook("environment", argv, {}, limit_s)
     try:
-        return {str(name): str(value) for name, value in json.loads(text).items()}
-    except (ValueError, AttributeError):
+        return {_written(name): _written(value) for name, value in json.loads(text).items()}
+    except (ValueError, RecursionError, AttributeError):
         raise HookError(f"environment says no JSON object, but: {text[:200]!r}") from None
 
 
@@ -126,17 +131,22 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: 
     filled = [_fill(word, words) for word in argv]
     if shutil.which(filled[0]) is None:
         raise HookError(f"{name} cannot be started: {filled[0]}: No such file that may be run")
-    with _leash() as end, subprocess.Popen(
-        ["sh", "-c", _LEASHED, name, *filled], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
-    ) as process:  # fmt: skip
+    with _leash() as end:
         try:
-            output, _ = process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
+            process = subprocess.Popen(
+                ["sh", "-c", _LEASHED, name, *filled], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:  # no more processes, words that are too long, or hold a NUL
+            raise HookError(f"{name} cannot be started: {error}") from None
+        with process:
+            try:
+                output, _ = process.communicate(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
     if process.returncode:
-        raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-_MOST_OUTPUT:].split())}")
+        raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-MOST_OUTPUT:].split())}")
     return output
 
 
@@ -151,12 +161,18 @@ def _leash() -> Iterator[int]:
         os.close(ours)
 
 
+def _written(value: object) -> str:
+    """What can be printed and stored: JSON may hold halves of characters."""
+    return str(value).encode(errors="replace").decode()
+
+
 def _fill(word: str, words: Mapping[str, str]) -> str:
     for name, value in words.items():
         word = word.replace(f"{{{name}}}", value)
     return word
 
 
-def _told(seen: Deployment) -> str:
+def told(seen: Deployment) -> str:
+    """A deployment in a few words."""
     beside = f" with {seen.percent} % for {seen.candidate}" if seen.candidate else ""
     return f"{seen.stable}{beside}"

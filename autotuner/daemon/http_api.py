@@ -10,8 +10,7 @@ import os
 import secrets
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from autotuner.daemon.keeper import SAID
-from autotuner.daemon.spec import ServiceSpec
+from autotuner.daemon.pulse import Pulse
+from autotuner.daemon.words import SAID, doubts
 from autotuner.dashboard.loopback import is_token, listen, strangeness
 from autotuner.errors import AutotuneError, MachineError, UsageError
 from autotuner.records import open_record
@@ -36,41 +35,8 @@ _MOST_BODY_BYTES = 4096
 _MOST_NAME = 64  # characters of who says something
 _MOST_ENTRIES = 1000
 _HEALTH_LIMIT_S = 1.0  # a probe is answered whatever the record does
-_ANSWER_S = 5.0  # for one question to the user's Prometheus
 _END_S = 3.0
 _KNOWN = f"GET /status, /history, /healthz; POST /{', /'.join(SAID)}"
-
-
-class Pulse:
-    """When the daemon has last finished a turn.
-
-    Args:
-        patience_s: Longer since then is too long, but for a study.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.patience_s, self._clock = patience_s, clock
-        self._at_s = clock()
-
-    def beat(self) -> None:
-        """A turn is over."""
-        self._at_s = self._clock()
-
-    @property
-    def age_s(self) -> float:
-        """Since the last one."""
-        return self._clock() - self._at_s
-
-
-def patience_of(spec: ServiceSpec) -> float:
-    """Seconds after which a turn without end is a failure: three times what one may take, a study left aside.
-
-    That is its pause, the hooks' deadline, a canary's window, and for every signal the time in which Prometheus may
-    answer for both arms, with the age of the number.
-    """
-    questions = 4 * len(spec.signals)
-    return 3 * (spec.watch.interval + spec.hooks.deadline + spec.canary.window + questions * _ANSWER_S)
 
 
 class Api:
@@ -99,9 +65,10 @@ class Api:
     async def _healthz(self, _: web.Request) -> web.Response:
         with suppress(TimeoutError, MachineError):
             self._phase = await asyncio.wait_for(asyncio.to_thread(self._look), _HEALTH_LIMIT_S)
-        age_s = self._pulse.age_s
-        stuck = age_s > self._pulse.patience_s and self._phase != Phase.TUNING
-        return _json(503 if stuck else 200, {"phase": self._phase, "last_turn_age_s": round(age_s, 3)})
+        pulse = self._pulse
+        ill = pulse.fails or (pulse.hangs and self._phase != Phase.TUNING)
+        said = {"phase": self._phase, "last_turn_age_s": round(pulse.age_s, 3)}
+        return _json(503 if ill else 200, said | ({"failing": pulse.error} if pulse.error else {}))
 
     def _look(self) -> str:
         state = self._record.journal(self._service).state()
@@ -124,8 +91,15 @@ class Api:
     async def _said(self, request: web.Request) -> web.Response:
         word, by = request.path.removeprefix("/"), _name_in(await request.read())
         with _unmet_is_not_yet():
-            await asyncio.to_thread(lambda: known(self._record, self._service).tell(word, {"by": by}))
-        return _json(200, {"service": self._service, "said": word})
+            doubt = await asyncio.to_thread(self._tell, word, by)
+        return _json(200, {"service": self._service, "said": word, **({"but": doubt} if doubt else {})})
+
+    def _tell(self, word: str, by: str) -> str:
+        """Why nothing will come of it as things are; empty when something will."""
+        journal = known(self._record, self._service)
+        doubt = doubts(journal, word)
+        journal.tell(word, {"by": by})
+        return doubt
 
 
 def _name_in(body: bytes) -> str:

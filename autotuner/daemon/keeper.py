@@ -2,45 +2,47 @@
 in the journal, and everything that a turn does to the world may be done again.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
-from autotuner.analyze.canary import judge_canary
-from autotuner.daemon.hooks import HookError
+from autotuner.daemon.alerts import ALERT, told_of
+from autotuner.daemon.comparing import most_windows, ruled
+from autotuner.daemon.hooks import HookError, told
+from autotuner.daemon.leading import Leadership
 from autotuner.daemon.machine import (
-    Approved,
     Cleared,
-    Froze,
+    Dropped,
     Happening,
     Missed,
+    Named,
     Reached,
-    Recalled,
-    Refused,
-    Ruled,
-    Thawed,
     Triggered,
     Tuned,
     advance,
     begin,
+    rejected,
 )
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
-from autotuner.daemon.spending import STRETCH, spent_device_s
-from autotuner.daemon.watching import Watch, broken_by_candidate, moved
-from autotuner.daemon.world import LEASE_S, Terms, World
+from autotuner.daemon.spending import STRETCH, most_s, spent_device_s
+from autotuner.daemon.surroundings import ENVIRONMENT, QUARANTINE, Surroundings
+from autotuner.daemon.watching import Watch, moved
+from autotuner.daemon.words import SAID, in_vain, meaning
+from autotuner.daemon.world import LEASE_S, StudyError, Terms, World
 from autotuner.errors import MachineError
-from autotuner.monitor.environment import environment_key
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
-from autotuner.types import Phase, Ruling, ServiceState, Window
+from autotuner.types import Phase, ServiceState
 
 __all__ = ["LEASE_S", "SAID", "Keeper", "Terms", "World"]
 
+logger = logging.getLogger(__name__)
+STUDY = "study"  # kind of an entry: the study of a cycle, which the daemon is about to begin
 _KEPT = 1000  # entries of each kind
-SAID = ("approve", "refuse", "rollback", "clear", "freeze", "unfreeze", "tune")  # what a person can say
+_TOLD = (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK)  # somebody has to know
 
 
 class Keeper:
@@ -55,24 +57,26 @@ class Keeper:
     """
 
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
-        self._journal, self._world, self._terms, self._watch, self._holder = journal, world, terms, watch, holder
-        self._token = 0
+        self._journal, self._world, self._terms, self._watch = journal, world, terms, watch
+        self._lease = Leadership(journal, holder, world.clock, terms.lease_s)
         self._left: ServiceState | None = None  # as this one left it
+        self._differs = ""  # what a dry run found in place
+        self._around = Surroundings(journal, self._lease, world)
         self._heard = 0  # number of the newest word that has had its effect
-        self._renewed: datetime | None = None
 
     def turn(self) -> ServiceState | None:
         """Do the next thing; the state afterwards, or None while another daemon leads."""
-        self._token = self._lease() or 0
-        if not self._token:
+        if not self._lease.take():
             return None
         try:
             state = self._journal.state() or self._meet()
             if state != self._left:  # another daemon led meanwhile
                 self._watch.forget()
-            state = self._hear(state)
-            # in an alarm nothing is tried until a person says so
-            self._left = self._work(state) if state.reached or state.phase is Phase.ALARM else self._place(state)
+                self._world.alert()  # it may have died before it had told
+            if self._terms.dry_run and state.phase not in (Phase.WATCHING, Phase.TUNING):
+                self._lease.leave()  # to one that may act
+                raise MachineError(f"{self._journal.service} is at {state.phase}, which a dry run leaves as it is")
+            self._left = self._go_on(self._hear(state))
             return self._left
         except LeaseLostError:
             return None
@@ -83,75 +87,124 @@ class Keeper:
 
     def attend(self) -> bool:
         """Between two turns: stay the leader; whether a person has said something."""
-        since_s = (self._world.clock() - self._renewed).total_seconds() if self._renewed else 0.0
-        if not 0 <= since_s < self._terms.lease_s / 3:
-            self._lease()
-        return bool(self._token) and self.is_called()
+        self._lease.keep()
+        return bool(self._lease.token) and self.is_called()
 
     def leave(self) -> None:
         """Let another daemon lead at once."""
-        if self._token:
-            self._journal.release(self._token)
-
-    def _lease(self) -> int | None:
-        self._renewed = self._world.clock()
-        return self._journal.acquire(self._holder, self._renewed.timestamp(), self._terms.lease_s)
+        self._lease.leave()
 
     def _meet(self) -> ServiceState:
         state = begin(self._world.first(), self._world.clock())
-        self._journal.enter(self._token, state, {"event": "met"}, self._world.clock())
+        self._journal.enter(self._lease.token, state, {"event": "met"}, self._world.clock())
         return state
 
     def _happen(
         self, state: ServiceState, event: Happening, beside: Mapping[str, Any] | None = None, **because: object
     ) -> ServiceState:
         """Write down what comes of an event, and what belongs to it; nothing when nothing does."""
-        after = advance(state, event, self._terms.plan, self._world.clock())
+        now = self._world.clock()
+        after = advance(state, event, self._terms.plan, now)
         if after != state or because:
-            told = {"event": type(event).__name__.lower(), **asdict(event), **because}
-            self._journal.enter(self._token, after, told, self._world.clock(), **self._beside(state, after, beside))
+            because = {"event": type(event).__name__.lower(), **asdict(event), **because}
+            entries = self._beside(state, event, after, beside or {})
+            self._journal.enter(self._lease.token, after, because, now, **entries)
+            if ALERT in entries:
+                self._world.alert()
         if after.phase is not state.phase:
             self._watch.forget()
             if after.phase in (Phase.WATCHING, Phase.ALARM):
                 tell_cycle(self._journal.service, after.cycle, self._last(STATE))
             if after.phase is Phase.WATCHING:
                 self._world.tidy({after.wanted.stable, after.last_good, after.previous})
-                self._journal.forget(self._token, _KEPT)
-            if after.phase in (Phase.ALARM, Phase.APPROVAL, Phase.ROLLING_BACK):
-                self._world.alert(f"{self._journal.service}: {after.phase}: {after.reason}")
+                self._journal.forget(self._lease.token, _KEPT)
         return after
 
     def _hear(self, state: ServiceState) -> ServiceState:
         """What people said since the last turn, each once: the number of what was heard is part of the state."""
         for entry in list(self._journal.entries(after=state.heard, kinds=SAID)):
-            state = self._happen(replace(state, heard=entry.number), _meaning(entry), heard=entry.number)
+            state = self._happen(replace(state, heard=entry.number), self._meant(state, entry), heard=entry.number)
         self._heard = state.heard
         return state
 
+    def _meant(self, state: ServiceState, entry: Entry) -> Happening:
+        """What a word comes to: there is no way back to what is damaged, and none out of an alarm but another one."""
+        by = str(entry.payload.get("by", "somebody"))
+        why = in_vain(state, entry.kind)
+        if not why and entry.kind == "rollback" and state.phase is Phase.WATCHING:
+            why = "a dry run changes nothing" if self._terms.dry_run else self._world.damage(state.previous)
+        if why:
+            return Dropped(entry.kind, by, why)
+        if entry.kind == "clear" and self._world.damage(state.last_good):
+            return Cleared(by, self._instead(state))
+        return meaning(entry.kind, by)
+
+    def _instead(self, state: ServiceState) -> str:
+        """Another good bundle, where the last good one is lost: the one before it, else the first; empty for itself."""
+        if state.previous and not self._world.damage(state.previous):
+            return state.previous
+        first = self._world.first()  # is made anew
+        return "" if first == state.last_good else first
+
     def _beside(
-        self, before: ServiceState, after: ServiceState, beside: Mapping[str, Any] | None
+        self, before: ServiceState, event: Happening, after: ServiceState, beside: Mapping[str, Any]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """With a cycle it is written down that one was begun, and for which environment."""
-        if after.cycle == before.cycle:
-            return beside or {}
-        return {"tuning": {"reason": after.reason}, "environment": self._world.environment(), **(beside or {})}
+        """What is written down with a state: that a cycle was begun and where, what was rejected, what people are told.
+
+        Args:
+            before: The state before the event.
+            event: What happened.
+            after: The state after it.
+            beside: What is known of it already.
+        """
+        found: dict[str, Mapping[str, Any] | None] = {}
+        if after.cycle != before.cycle:
+            around = beside[ENVIRONMENT] if ENVIRONMENT in beside else self._around.look(before.phase)
+            found |= {"tuning": {"reason": after.reason}, ENVIRONMENT: around}
+        if bundle := rejected(before, event, after):
+            found[QUARANTINE] = {"bundle": bundle, "where": self._around.where(), "reason": after.reason}
+        if after.phase is not before.phase and after.phase in _TOLD:
+            found[ALERT] = self._alert(after.phase, f"{after.phase}: {after.reason}")
+        return {kind: payload for kind, payload in {**found, **beside}.items() if payload is not None}
+
+    def _alert(self, phase: Phase, text: str) -> Mapping[str, Any]:
+        return told_of(self._journal.service, phase, text)
 
     def _write(self, kind: str, payload: Mapping[str, object]) -> None:
-        self._journal.append(self._token, kind, payload, self._world.clock())
+        self._journal.append(self._lease.token, kind, payload, self._world.clock())
 
     def _last(self, kind: str, most: int = _KEPT) -> Iterator[Entry]:
         return self._journal.entries(kinds=(kind,), last=most)
 
     def _place(self, state: ServiceState) -> ServiceState:
         try:
-            if not self._terms.dry_run:
-                with self._leading():  # a hook may take longer than the lease
-                    self._world.place(state.wanted, self._token)
-            elif self._world.observe() != state.wanted:
-                return self._happen(state, Missed("a dry run puts nothing in place"))
+            with self._lease.during(self.is_called):  # a hook may take longer than the lease
+                self._world.place(state.wanted, self._lease.token)
         except HookError as error:
             return self._happen(state, Missed(str(error)))
         return self._happen(state, Reached())
+
+    def _rehearse(self, state: ServiceState) -> ServiceState:
+        """A dry run: what is not in place stays out of it, which is said once, and all else goes on."""
+        try:
+            with self._lease.during(self.is_called):
+                seen = self._world.observe()
+        except HookError as error:
+            differs = str(error)
+        else:
+            if seen == state.wanted:
+                return self._happen(state, Reached())
+            differs = f"{told(seen)} serves, and {told(state.wanted)} would be put in place"
+        if differs != self._differs:
+            self._write("dry run", {"differs": differs})
+            logger.warning("a dry run: %s", differs)
+        self._differs = differs
+        return self._work(state)
+
+    def _go_on(self, state: ServiceState) -> ServiceState:
+        if state.reached or state.phase is Phase.ALARM:  # there nothing is tried until a person says so
+            return self._work(state)
+        return self._rehearse(state) if self._terms.dry_run else self._place(state)
 
     def _work(self, state: ServiceState) -> ServiceState:
         match state.phase:
@@ -167,133 +220,79 @@ class Keeper:
                 return state  # a person goes on
 
     def _watched(self, state: ServiceState) -> ServiceState:
-        with self._leading():  # to ask a service under load takes its time
+        with self._lease.during(self.is_called):  # to ask a service under load takes its time
             readings = self._world.read()
         if silent := self._watch.silent(readings):
-            self._world.alert(f"{self._journal.service}: {silent}")
-        now, environment = self._world.clock(), self._world.environment()
+            self._write(ALERT, self._alert(state.phase, silent))
+            self._world.alert()
+        known, around = self._around.known(), self._around.look(state.phase)
+        if known is None and around is not None:
+            self._write(ENVIRONMENT, around)
+        change = moved(known, around) if known is not None and around is not None else ""
+        now = self._world.clock()
         begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
-        reason = self._watch.look(readings, moved(self._known(environment), environment), now, begun)
+        reason = self._watch.look(readings, change, now, begun or self._met())
         if not reason:
             return state
-        pause = self._terms.pauses.reason(now, begun, spent_device_s(self._last(STRETCH), now))
+        spent_s = spent_device_s(self._last(STRETCH), now)
+        pause = self._terms.pauses.reason(now, begun, spent_s, self._world.devices())
         if pause or state.frozen:
             return state
-        return self._happen(state, Triggered(reason), {"tuning": {"reason": reason, "readings": _plain(readings)}})
+        beside = {
+            "tuning": {"reason": reason, "readings": _plain(readings)},
+            ENVIRONMENT: known if around is None else around,
+        }
+        return self._happen(state, Triggered(reason), beside)
 
-    def _known(self, environment: Mapping[str, str]) -> Mapping[str, str]:
-        """For which the service was tuned, or in which it was met; a new driver comes with a reboot."""
-        entries = list(self._journal.entries(kinds=("environment",), last=1))
-        if not entries:
-            self._write("environment", environment)
-        return dict(entries[0].payload) if entries else environment
+    def _met(self) -> list[datetime]:
+        """When the daemon met the service, by the oldest entry."""
+        return [entry.at for entry in islice(self._journal.entries(kinds=(STATE,)), 1)]
 
     def _tuned(self, state: ServiceState) -> ServiceState:
-        """First what can be found out of the service as it is, then the study."""
-        if not any(entry.payload["cycle"] == state.cycle for entry in self._last("incident")):
-            with self._leading() as stop:
+        """First what can be found out of the service as it is, then the study; both take devices."""
+        if not state.study:
+            self._spend(state)
+            with self._lease.during(self.is_called) as stop:
                 found = self._world.collect(state, stop)
-            self._write("incident", {"cycle": state.cycle, "reason": state.reason, **found})
-        now = self._world.clock()
-        left_s = self._terms.pauses.left_s(spent_device_s(self._last(STRETCH), now)) / self._world.devices()
-        most = {"cycle": state.cycle, "devices": self._world.devices(), "most_s": left_s}
-        self._write(STRETCH, most)
-        with self._leading() as stop:
-            ended = self._world.tune(state, left_s, stop)
+            incident = {"cycle": state.cycle, "reason": state.reason, **found}
+            name = self._world.name(state.cycle)
+            state = self._happen(state, Named(name), {"incident": incident, STUDY: {"name": name}})
+        left_s, beside = self._spend(state), {}
+        try:
+            with self._lease.during(self.is_called) as stop:
+                ended = self._world.tune(state, left_s, stop)
+        except StudyError as error:
+            ended, beside = ("", str(error)), {ALERT: self._alert(state.phase, str(error))}
         self._write(STRETCH, {"cycle": state.cycle})
         if ended is None:
             return state
         candidate, reason = ended
-        if candidate and (candidate, self._where()) in self._quarantine():
+        if self._around.is_rejected(candidate):
             candidate, reason = "", f"{candidate} was rejected before, on this machine with these versions"
-        return self._happen(state, Tuned(candidate, reason))
+        if candidate and self._terms.dry_run:
+            candidate, reason = "", f"{reason}; a dry run does not try {candidate}"
+        return self._happen(state, Tuned(candidate, reason), beside)
+
+    def _spend(self, state: ServiceState) -> float:
+        """From now on devices are used for the cycle; for so many seconds at most."""
+        devices, now = self._world.devices(), self._world.clock()
+        left_s = most_s(list(self._last(STRETCH)), state.cycle, self._terms.pauses, now, devices)
+        self._write(STRETCH, {"cycle": state.cycle, "devices": devices, "most_s": left_s})
+        return left_s
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""
-        with self._leading():
+        with self._lease.during(self.is_called):
             window = self._world.window()
         self._write("window", {"since": state.since, **asdict(window)})
-        probation = state.phase is Phase.PROBATION
-        rules = self._terms.probation if probation else self._terms.rules
-        ignored = self._terms.warm_up_windows
-        seen = list(self._windows(state, rules.most_windows + ignored))[ignored:]
-        windows = [_turned(one) if probation else one for one in seen]
-        if broken := broken_by_candidate(windows, self._terms.levels, self._terms.breaches):
-            return self._rejected(state, Recalled(broken), broken)
-        verdict = judge_canary(windows, self._terms.aim, self._terms.guards, rules)
-        if not verdict.settled:
+        event = ruled(self._last("window", most_windows(state, self._terms)), state, self._terms)
+        if event is None:
             return state
-        if verdict.ruling is Ruling.FAIL:
-            return self._rejected(state, Ruled(verdict), verdict.reason)
-        after = self._happen(state, Ruled(verdict))
+        after = self._happen(state, event)
         if after == state:  # frozen: it may stand here for weeks
-            self._journal.forget(self._token, _KEPT)
+            self._journal.forget(self._lease.token, _KEPT)
         return after
-
-    def _rejected(self, state: ServiceState, event: Happening, reason: str) -> ServiceState:
-        """Not to be tried again."""
-        rejected = {"bundle": state.candidate, "where": self._where(), "reason": reason}
-        return self._happen(state, event, {"quarantine": rejected})
-
-    def _windows(self, state: ServiceState, most: int) -> Iterator[Window]:
-        since = state.since.isoformat()
-        for entry in self._last("window", most):
-            if entry.payload["since"] == since:
-                yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
-
-    def _quarantine(self) -> set[tuple[str, str]]:
-        return {(entry.payload["bundle"], entry.payload["where"]) for entry in self._last("quarantine")}
-
-    def _where(self) -> str:
-        """What was rejected here may be good with another driver, version or model."""
-        return environment_key(self._world.environment())
-
-    @contextmanager
-    def _leading(self) -> Iterator[Callable[[], bool]]:
-        """Renew the lease while something takes long; yields what says that it had better stop."""
-        over, lost = threading.Event(), threading.Event()
-
-        def renew() -> None:
-            while not over.wait(self._terms.lease_s / 3):
-                with suppress(MachineError):  # the record is locked just now
-                    if self._lease() != self._token:
-                        lost.set()
-
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
-        try:
-            yield lambda: lost.is_set() or self.is_called()
-        finally:
-            over.set()
-            thread.join()
-
-
-def _meaning(entry: Entry) -> Happening:
-    by = str(entry.payload.get("by", "somebody"))
-    match entry.kind:
-        case "approve":
-            return Approved(by)
-        case "refuse":
-            return Refused(by)
-        case "rollback":
-            return Recalled(f"{by} wants it back")
-        case "clear":
-            return Cleared(by)
-        case "freeze":
-            return Froze(by)
-        case "unfreeze":
-            return Thawed(by)
-        case _:
-            return Triggered(f"{by} asks for it")
 
 
 def _plain(readings: Mapping[str, Read]) -> Mapping[str, float | str]:
     return {name: read.value if isinstance(read, Reading) else read.reason for name, read in readings.items()}
-
-
-def _turned(window: Window) -> Window:
-    """In probation the new one serves stably, and the old one stands beside it."""
-    return Window(
-        window.candidate, window.baseline, window.candidate_requests, window.candidate_failures,
-        window.baseline_requests, window.baseline_failures,
-    )  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -71,10 +71,11 @@ class Load:
         section: What is sent, and where.
         arms: What {arm} becomes.
         stack: Ends the client's process.
+        moved: Is called whenever an episode has ended.
     """
 
-    def __init__(self, section: LoadSection, arms: Arms, stack: ExitStack) -> None:
-        self._section, self._arms = section, arms
+    def __init__(self, section: LoadSection, arms: Arms, stack: ExitStack, moved: Callable[[], None]) -> None:
+        self._section, self._arms, self._moved = section, arms, moved
         self._clients = stack.enter_context(ExitStack())  # the one that lives
         self._client: LoadClient | None = None
         self._numbers = itertools.count()
@@ -156,6 +157,7 @@ class Load:
             for arm in turn:
                 plan = self._section.traffic.plan(dialects[arm], number, salt=self._salt)
                 found[arm] = self._opened().run(plan)
+                self._moved()
                 doubts = doubts or _doubts(found[arm], plan)
             if not doubts or (attempt >= _ATTEMPTS and time.monotonic() - begun_s > _ATTEMPTS_S):
                 break

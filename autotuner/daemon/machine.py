@@ -24,6 +24,13 @@ class Triggered:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """The study of the cycle is about to begin under this name: whatever else is called so is another study."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tuned:
     """A study has ended; `candidate` is empty when nothing better was proven."""
 
@@ -73,9 +80,10 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """A person has looked at the alarm: the way back is tried again."""
+    """A person has looked at the alarm: the way back is tried again, or `instead` where its bundle is lost."""
 
     by: str
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +100,19 @@ class Thawed:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nothing comes of what a person said, and why."""
+
+    word: str
+    by: str
+    why: str
+
+
 Happening: TypeAlias = (
-    Triggered | Tuned | Approved | Refused | Ruled | Reached | Missed | Recalled | Cleared | Froze | Thawed
-)
+    Triggered | Named | Tuned | Approved | Refused | Ruled | Reached | Missed | Recalled | Cleared | Froze | Thawed
+    | Dropped
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +152,34 @@ def advance(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> 
     return _under_way(state, event, plan, at)
 
 
+def rejected(before: ServiceState, event: Happening, after: ServiceState) -> str:
+    """The bundle that is not to be tried again where it was tried; empty for none.
+
+    It was proven worse, could not be put in place, broke a level, or a person does not want it. What was only not
+    proven better, or had no numbers, may be tried again.
+    """
+    if after.phase is before.phase:
+        return ""
+    match event:
+        case Ruled(verdict):
+            return after.candidate if verdict.ruling is Ruling.FAIL else ""
+        case Missed():
+            return after.candidate if before.phase in (Phase.CANARY, Phase.PROMOTING, Phase.PROBATION) else ""
+        case Recalled() | Refused():
+            return after.candidate
+        case _:
+            return ""
+
+
 def _at_rest(state: ServiceState, event: Happening, plan: Plan, at: datetime) -> ServiceState:
     """Nothing but the last good bundle serves."""
     match state.phase, event:
         case (Phase.WATCHING, Triggered()) | (Phase.APPROVAL, Approved()) if state.frozen:
             return state
         case Phase.WATCHING, Triggered(reason):
-            return _enter(state, Phase.TUNING, at, reason, cycle=state.cycle + 1, candidate="", step=0)
+            return _enter(state, Phase.TUNING, at, reason, cycle=state.cycle + 1, study="", candidate="", step=0)
+        case Phase.TUNING, Named(study):
+            return replace(state, study=study)
         case Phase.TUNING, Tuned("", reason):
             return _enter(state, Phase.WATCHING, at, reason)
         case Phase.TUNING, Tuned(candidate, reason) if candidate == state.last_good:
@@ -183,8 +222,11 @@ def _under_way(state: ServiceState, event: Happening, plan: Plan, at: datetime) 
             return _enter(back, Phase.WATCHING, at, f"back at the last good one: {state.reason}")
         case Phase.ROLLING_BACK, Missed(reason):
             return _enter(state, Phase.ALARM, at, f"the way back failed: {reason}")
-        case Phase.ALARM, Cleared(by):
+        case Phase.ALARM, Cleared(by, ""):
             return _back(state, at, f"{by} has looked at it")
+        case Phase.ALARM, Cleared(by, instead):
+            text = f"{by} has looked at it, and {state.last_good} is lost: {instead} instead"
+            return _back(replace(state, last_good=instead, previous=""), at, text)
         case _, Reached():
             return replace(state, reached=True)
         case _:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -27,11 +27,12 @@ class Measuring:
 
     Args:
         spec: What is read, and where.
+        moved: Is called whenever a part of it has ended, for who wants to know that it goes on.
     """
 
-    def __init__(self, spec: ServiceSpec) -> None:
+    def __init__(self, spec: ServiceSpec, moved: Callable[[], None] = lambda: None) -> None:
         self._spec, self._stack = spec, ExitStack()
-        self._load = Load(spec.load, spec.arms, self._stack) if spec.load else None
+        self._load = Load(spec.load, spec.arms, self._stack, moved) if spec.load else None
         self._probes, self._pages = Probes(self._stack), dict[str, Page]()
         self._sources = {
             arm: {name: self._source(signal, arm) for name, signal in spec.signals.items()}

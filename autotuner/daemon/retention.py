@@ -5,29 +5,21 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from autotuner import api
+from autotuner.daemon.keeper import STUDY
 from autotuner.errors import AutotuneError
 from autotuner.store import Record
 from autotuner.store.journal import Journal
 from autotuner.types import Decision
 
-STUDY = "study"  # kind of an entry of the journal: a study that was begun for a cycle
-
 logger = logging.getLogger(__name__)
-
-
-def note_study(journal: Journal, name: str) -> None:
-    """Write down that a study is the daemon's, before it is begun: nothing else is ever deleted.
-
-    Raises:
-        MachineError: The journal cannot be written.
-    """
-    journal.tell(STUDY, {"name": name})
 
 
 def forget_studies(
     record: Record, db: str | None, journal: Journal, keep: int, serving: Collection[Mapping[str, Any]]
 ) -> None:
     """Delete what the daemon began for earlier cycles, with its folder; what cannot be deleted now is the next time.
+
+    Only what the journal says that it began: what a person has named likewise stays.
 
     Args:
         record: Of the service.

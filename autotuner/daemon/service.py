@@ -9,9 +9,10 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from autotuner import api
 from autotuner.adjust.space import Space
 from autotuner.daemon.alerts import Alerts
 from autotuner.daemon.bundles import Bundles
-from autotuner.daemon.hooks import HookError, observe, put_in_place, run_hook, said_environment
+from autotuner.daemon.hooks import MOST_OUTPUT, HookError, observe, put_in_place, run_hook, said_environment
 from autotuner.daemon.keeper import Keeper, World
 from autotuner.daemon.measuring import Measuring
-from autotuner.daemon.retention import forget_studies, note_study
+from autotuner.daemon.retention import forget_studies
 from autotuner.daemon.spec import ServiceSpec
 from autotuner.daemon.working import work
+from autotuner.daemon.world import StudyError
 from autotuner.errors import AutotuneError, MachineError
 from autotuner.exporting import make_exporter, recommendation, unverified
 from autotuner.monitor import environment
@@ -72,28 +74,26 @@ class Service:
             environment=self._environment,
             tune=self._tune,
             window=self._measuring.window,
-            alert=self.alerts.tell,
+            alert=self.alerts.take_up,
             collect=self._collect,
             tidy=self._tidy,
             devices=self._devices,
+            name=self._name,
+            damage=self.bundles.damage,
         )
 
     def _study(self) -> StudySpec:
         return api.read_spec(self.spec.study, ())
 
     def _environment(self) -> Mapping[str, str]:
-        """Hardware, driver and versions of this machine, the model's hash, and what the user's own program adds."""
-        study = self._study()
-        return {**environment.fingerprint(study.device, study.workload.identity()), **self._said_environment()}
+        """Hardware, driver and versions of this machine, the model's hash, and what the user's own program adds.
 
-    def _said_environment(self) -> Mapping[str, str]:
-        if not self.spec.hooks.environment:
-            return {}
-        try:
-            return said_environment(self.spec.hooks.environment, self.spec.hooks.deadline)
-        except HookError as error:
-            self.alerts.tell(f"{self.spec.service}: {error}")
-            return {}
+        Raises:
+            HookError: That program fails.
+        """
+        study, hooks = self._study(), self.spec.hooks
+        said = said_environment(hooks.environment, hooks.deadline) if hooks.environment else {}
+        return {**environment.fingerprint(study.device, study.workload.identity()), **said}
 
     def _devices(self) -> int:
         study = self._study()
@@ -125,31 +125,42 @@ class Service:
         except MachineError as error:
             raise HookError(f"{error.message} ({error.hint})") from None
 
+    def _name(self, cycle: int) -> str:
+        """What somebody else has called so, or an older life of the service, is not the study of this cycle."""
+        taken, first = {*self._record.names()}, f"{self.spec.service}-{cycle}"
+        return next(name for name in chain([first], (f"{first}-{n}" for n in count(2))) if name not in taken)
+
     def _tune(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> tuple[str, str] | None:
         """The study of a cycle, begun or taken up, in a process of its own; its baseline is what serves today."""
-        name = f"{self.spec.service}-{state.cycle}"
-        request: dict[str, object] = {"do": "resume", "name": name, "db": self._db}
-        if name not in self._record.names():
+        try:
+            study = self._studied(state, most_s, stop)
+            if study is None:
+                return None
+            found, bound = recommendation(study), _bound(study)
+        except AutotuneError as error:
+            raise StudyError(f"the study {state.study} could not be run: {error.message}") from None
+        proof = found.verification
+        if proof.decision is not Decision.BETTER:
+            return "", f"study {study.name}: {proof.decision}: {proof.reason}{bound}"
+        return self._bundle(found.config, found), f"study {study.name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+
+    def _studied(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> Study | None:
+        """The finished study; None when it was told to stop."""
+        name, logs = state.study, self._folder / "logs"
+        begun = name in self._record.names()
+        if begun and self._record.study(name).events("finished"):
+            return self._record.study(name)
+        request: dict[str, object] = {"do": "resume", "name": name, "db": self._db, "most_s": most_s}
+        if not begun:
             today = self._config(state.last_good)
             overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in today.items()]
             minutes = min(most_s / 60, self._study().budget.minutes or math.inf)
             overrides += [f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else []
-            note_study(self.journal, name)
             request |= {"do": "start", "file": str(self.spec.study), "overrides": overrides}
-        logs = self._folder / "logs"
-        try:
-            ended = name in self._record.names() and bool(self._record.study(name).events("finished"))
-            if not ended and work(request, logs / f"{name}.log", stop) is None:
-                return None
-            keep_newest(logs)
-        except AutotuneError as error:
-            return "", f"the study {name} could not be run: {error.message}"
-        study = self._record.study(name)
-        found, bound = recommendation(study), _bound(study)
-        proof = found.verification
-        if proof.decision is not Decision.BETTER:
-            return "", f"study {name}: {proof.decision}: {proof.reason}{bound}"
-        return self._bundle(found.config, found), f"study {name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+        if work(request, logs / f"{name}.log", stop) is None:
+            return None
+        keep_newest(logs)
+        return self._record.study(name)
 
     def _tidy(self, needed: Collection[str]) -> None:
         """Only these bundles are needed any more."""
@@ -167,20 +178,27 @@ class Service:
         """What serves, profiled on this machine, and what the user's own program finds, in a folder of the cycle."""
         incidents = self._folder / "incidents"
         folder = incidents / f"{state.cycle:06d}"
-        found: dict[str, object] = {"folder": str(folder), "environment": self._environment()}
+        found: dict[str, object] = {"folder": str(folder)}
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            found["environment"] = self._environment()
+        except HookError as error:
+            found["environment"] = str(error)
         if self.spec.watch.profile:
-            request = {"do": "profile", "file": str(self.spec.study), "config": self._config(state.last_good),
-                       "folder": str(folder / "profile")}  # fmt: skip
+            request: dict[str, object] = {
+                "do": "profile",
+                "file": str(self.spec.study),
+                "folder": str(folder / "profile"),
+            }
             try:
+                request["config"] = self._config(state.last_good)
                 found |= work(request, folder / "profile.log", stop) or {"profile": "stopped"}
             except AutotuneError as error:
                 found["profile"] = error.message
         if self.spec.hooks.evidence:
             try:
-                found["evidence"] = run_hook(
-                    "evidence", self.spec.hooks.evidence, {"folder": str(folder)}, self.spec.hooks.deadline
-                )
+                said = run_hook("evidence", self.spec.hooks.evidence, {"folder": str(folder)}, self.spec.hooks.deadline)
+                found["evidence"] = said[-MOST_OUTPUT:]
             except HookError as error:
                 found["evidence"] = str(error)
         keep_newest(incidents)
@@ -191,7 +209,8 @@ def keep_newest(folder: Path) -> None:
     """Drop all but the newest of what cycles leave in a folder."""
     if folder.is_dir():
         for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_CYCLES]:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            with suppress(OSError):  # what others own, or just dropped
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _bound(study: Study) -> str:
@@ -201,9 +220,19 @@ def _bound(study: Study) -> str:
 
 
 @contextmanager
-def opened(spec: ServiceSpec, db: str | None) -> Iterator[Service]:
-    """A service on its record."""
-    with api.open_record(db, create=True) as record, Measuring(spec) as measuring:
+def opened(spec: ServiceSpec, db: str | None, moved: Callable[[], None] = lambda: None) -> Iterator[Service]:
+    """A service on its record.
+
+    Args:
+        spec: Its file.
+        db: URL or path of the record.
+        moved: Is called when something long goes on.
+
+    Raises:
+        UsageError: There is a mistake in its study file.
+    """
+    api.read_spec(spec.study, ())  # a mistake that is made later costs turns, and not the daemon
+    with api.open_record(db, create=True) as record, Measuring(spec, moved) as measuring:
         service = Service(spec, record, db, measuring)
         with service.alerts:
             yield service

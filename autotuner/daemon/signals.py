@@ -1,5 +1,6 @@
 """How a daemon's file says where numbers come from: a Prometheus, the service's own page, a probe, our own client."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
@@ -181,6 +182,12 @@ class LoadSection(_Section):
         needed = required_requests(0, share, _CONFIDENCE) if share else 1
         if (count := self._count()) < needed:
             raise ValueError(f"{wanted} needs {needed} requests, and traffic has {count}")
+
+    def longest_s(self) -> float:
+        """Seconds that an episode takes at most, and the request before it that finds out how the server is asked."""
+        traffic = self.traffic
+        places = traffic.concurrency if traffic.arrivals == "closed" else traffic.max_in_flight or self._count()
+        return max(traffic.due_s(0), default=0.0) + (1 + math.ceil(self._count() / places)) * self.timeout
 
     def _count(self) -> int:
         traffic = self.traffic

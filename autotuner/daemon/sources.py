@@ -86,7 +86,7 @@ class Prometheus:
             return body
         try:
             return _number(json.loads(body))
-        except ValueError:
+        except (ValueError, RecursionError):
             return Gap("its answer is no JSON")
 
 
@@ -150,7 +150,7 @@ def _number(body: Any) -> Read:
         return Gap("its answer holds no number")
     try:
         at_s, value = float(result[0]), float(result[1])
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return Gap("its answer holds no number")
     if not math.isfinite(value) or not math.isfinite(at_s):
         return Gap(f"the number is {value}")
@@ -161,5 +161,5 @@ def _why(body: bytes) -> str:
     """Prometheus' own words for a query that it does not understand."""
     try:
         return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "no reason given"

@@ -123,7 +123,8 @@ class HooksSection(_Section):
 class ServiceSpec(_Section):
     """The file."""
 
-    service: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Its name in the record.")
+    # with a number behind it, it names the study of a cycle, of 64 characters at most
+    service: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,55}$", description="Its name in the record.")
     study: Path = Field(description="The study file by which it is tuned.")
     target: str = Field("json", description="The exporter whose files a bundle consists of.")
     settings: tuple[str, ...] = Field((), description="Of the exporter: option=value.")

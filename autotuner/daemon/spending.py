@@ -1,10 +1,11 @@
 """What tuning has cost, as the journal tells it, also where a daemon died over it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from autotuner.daemon.watching import LEAST_S, Pauses
 from autotuner.store.journal import Entry
 
 STRETCH = "stretch"  # of tuning: one entry when it begins, one when it ends
@@ -33,3 +34,26 @@ def spent_device_s(entries: Iterable[Entry], now: datetime) -> float:
         most_s = math.inf if ended else float(entry.payload["most_s"])
         found += entry.payload["devices"] * min(passed_s, most_s)
     return found
+
+
+def most_s(entries: Sequence[Entry], cycle: int, pauses: Pauses, now: datetime, devices: int) -> float:
+    """Seconds that a cycle may take from now on, whether it begins or is taken up.
+
+    Args:
+        entries: Of the kind `STRETCH`, in order.
+        cycle: Which.
+        pauses: Of the service.
+        now: UTC.
+        devices: That it uses at once.
+
+    Returns:
+        What is left of the day's. One that began without bound, for a person wanted it beyond the day's, stays so; any
+        other has a minute at least, to come to its end.
+    """
+    own = [entry.payload for entry in entries if entry.payload["cycle"] == cycle and "devices" in entry.payload]
+    left_s = pauses.left_s(spent_device_s(entries, now), devices)
+    if not own or math.isinf(pauses.device_s_per_day):
+        return left_s
+    if math.isinf(own[0]["most_s"]):
+        return math.inf
+    return LEAST_S if math.isinf(left_s) else left_s

@@ -20,6 +20,7 @@ from autotuner.types import Window
 LEAST_S = 60.0  # a study that is shorter finds nothing
 _KEPT = 400  # looks at a signal that are remembered
 _SILENT = 10  # times `breaches` looks without a number, until somebody has to know
+_MOST_LOG = 20.0  # of a ratio that is told: whatever is beyond is absurd, and must not be a number without end
 _FIRST = 100  # of them are the first ones since the service was changed, for a change that comes slowly
 
 
@@ -39,13 +40,14 @@ class Pauses:
     device_s_per_day: float = math.inf
     quiet: Sequence[tuple[time, time]] = ()
 
-    def reason(self, now: datetime, begun: Sequence[datetime], spent_device_s: float = 0.0) -> str:
+    def reason(self, now: datetime, begun: Sequence[datetime], spent_device_s: float = 0.0, devices: int = 1) -> str:
         """Why nothing may be begun now; empty when it may.
 
         Args:
             now: UTC.
             begun: When it was, in any order.
             spent_device_s: Within the last 24 hours.
+            devices: That a study uses at once.
         """
         last = _last(now, begun)
         if last is not None and (now - last).total_seconds() < self.cooldown_s:
@@ -54,13 +56,13 @@ class Pauses:
             return f"{self.per_day} times within a day are enough"
         if any(_within(now.time(), begin, end) for begin, end in self.quiet):
             return "these are quiet hours"
-        if self.device_s_per_day - spent_device_s < LEAST_S:
+        if math.isinf(self.left_s(spent_device_s, devices)) and math.isfinite(self.device_s_per_day):
             return f"of the day's {self.device_s_per_day / 60:g} minutes of devices {spent_device_s / 60:.1f} are spent"
         return ""
 
-    def left_s(self, spent_device_s: float) -> float:
-        """Seconds of devices that a study may take; without bound where a person wants one beyond the day's."""
-        left_s = self.device_s_per_day - spent_device_s
+    def left_s(self, spent_device_s: float, devices: int) -> float:
+        """Seconds that a study on so many devices may take; without bound where a person wants one beyond the day's."""
+        left_s = (self.device_s_per_day - spent_device_s) / devices
         return left_s if left_s >= LEAST_S else math.inf
 
 
@@ -100,7 +102,7 @@ class Watch:
             readings: Of every signal.
             moved: What is another in the environment of the service, as `moved` says it.
             now: UTC.
-            begun: When the service was tuned.
+            begun: When the service was tuned; when it was met, if it never was.
         """
         reasons = [self._broken(limit, readings.get(limit.metric, Gap("nobody reads it"))) for limit in self.levels]
         reasons += [self._drifted(name, readings.get(name, Gap("nobody reads it"))) for name in self.drifting]
@@ -203,7 +205,8 @@ def broken_by_candidate(windows: Sequence[Window], levels: Sequence[Limit], brea
 
 def _factor(shift: float, low: float, high: float) -> str:
     """Logarithms of a ratio and its interval, as a person reads them."""
-    return f"{math.exp(shift):.2f}x [{math.exp(low):.2f}, {math.exp(high):.2f}]"
+    factor, least, most = (math.exp(min(one, _MOST_LOG)) for one in (shift, low, high))
+    return f"{factor:.2f}x [{least:.2f}, {most:.2f}]"
 
 
 def _last(now: datetime, begun: Sequence[datetime]) -> datetime | None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,32 +33,43 @@ def work(request: Mapping[str, Any], log: Path, stop: Callable[[], bool]) -> Map
     Raises:
         MachineError: It failed, or died.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "autotuner.daemon.working", str(os.getpid())], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True,
-        )  # fmt: skip
     try:
-        process.stdin.write(json.dumps(dict(request)))  # type: ignore[union-attr]  # both are pipes
-        process.stdin.close()  # type: ignore[union-attr]
-        while True:
-            try:
-                process.wait(_LOOK_S)
-                break
-            except subprocess.TimeoutExpired:
-                if stop():
-                    return None
-        answer = json.loads(process.stdout.read() or "{}")  # type: ignore[union-attr]
-    except (BrokenPipeError, ValueError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "autotuner.daemon.working", str(os.getpid())], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise MachineError(f"its process cannot be started: {error.strerror or error}", f"see {log}") from error
+    try:
+        said = _answer(process, json.dumps(dict(request)), stop)
+        if said is None:
+            return None
+        answer = json.loads(said or "{}")
+    except ValueError:
         answer = {}
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # what it did not read cannot be flushed
+                pipe.close()  # type: ignore[union-attr]  # both are pipes
     if process.returncode or "error" in answer:
         raise MachineError(str(answer.get("error", f"its process ended with {process.returncode}")), f"see {log}")
     return dict(answer)
+
+
+def _answer(process: "subprocess.Popen[str]", request: str, stop: Callable[[], bool]) -> str | None:
+    """All that it prints until it ends, read meanwhile: it would wait for ever at a full pipe. None when stopped."""
+    asked: str | None = request
+    while True:
+        try:
+            return process.communicate(asked, _LOOK_S)[0]
+        except subprocess.TimeoutExpired:
+            asked = None  # is on its way
+            if stop():
+                return None
 
 
 def _main() -> None:
@@ -71,7 +83,8 @@ def _main() -> None:
         answer = _do(json.load(sys.stdin))
     except AutotuneError as error:
         answer = {"error": f"{error.message}{f' ({error.hint})' if error.hint else ''}"}
-    os.write(answers, json.dumps(answer).encode())
+    with os.fdopen(answers, "w") as pipe:
+        json.dump(answer, pipe)
 
 
 def _do(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +96,7 @@ def _do(request: Mapping[str, Any]) -> dict[str, Any]:
             api.start(Path(request["file"]), overrides=request["overrides"], name=request["name"], db=request["db"])
             return {}
         case "resume":
-            api.resume(request["name"], db=request["db"])
+            api.resume(request["name"], db=request["db"], most_s=request["most_s"])
             return {}
         case _:
             spec = api.read_spec(Path(request["file"]), ())

@@ -14,6 +14,10 @@ from autotuner.types import CanaryRules, Deployment, Guard, ServiceState, Window
 LEASE_S = 30.0
 
 
+class StudyError(Exception):
+    """The study of a cycle could not be run; says why, in one sentence."""
+
+
 def _no_evidence(state: ServiceState, stop: Callable[[], bool]) -> Mapping[str, Any]:
     return {}
 
@@ -32,11 +36,14 @@ class World:
         observe: What serves now. Raises HookError.
         place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
         read: Every signal of the service.
-        environment: Of the machine that serves.
-        tune: Runs the study of a cycle to its end, or takes it up, for as many seconds at most; the candidate's bundle,
-            empty for none, and why. None when it was told to stop: it is taken up another time.
+        environment: Of the machine that serves. Raises HookError.
+        damage: Why a bundle cannot be put in place; empty when it can.
+        name: A name that no study has yet, for the study of a cycle.
+        tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
+            candidate's bundle, empty for none, and why. None when it was told to stop: it is taken up another time.
+            Raises StudyError.
         window: Measures both arms once, side by side: what serves stably, and the one beside it.
-        alert: Somebody has to know this.
+        alert: The journal may hold what somebody has to know and nobody was told: have it told. Returns at once.
         collect: What can be found out of why a cycle has begun, before anything is changed: names and values, or files.
         tidy: Only these bundles are needed any more.
         devices: How many a study uses at once.
@@ -50,10 +57,12 @@ class World:
     environment: Callable[[], Mapping[str, str]]
     tune: Callable[[ServiceState, float, Callable[[], bool]], tuple[str, str] | None]
     window: Callable[[], Window]
-    alert: Callable[[str], None]
+    alert: Callable[[], None]
     collect: Callable[[ServiceState, Callable[[], bool]], Mapping[str, Any]] = _no_evidence
     tidy: Callable[[Collection[str]], None] = _keep_all
     devices: Callable[[], int] = lambda: 1
+    name: Callable[[int], str] = str
+    damage: Callable[[str], str] = lambda bundle: ""
 
 
 @dataclass(frozen=True, slots=True)

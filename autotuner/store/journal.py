@@ -62,11 +62,10 @@ class Journal:
         with self._database.writing() as connection:
             row = connection.execute(select(table).where(table.c.service == self.service)).first()
             if row is not None and row.holder != holder and row.expires_at > now_s:
-                if (
-                    row.expires_at > now_s + seconds
-                ):  # a clock was set back: from now on it is waited for like any other
-                    lapses = update(table).where(table.c.service == self.service).values(expires_at=now_s + seconds)
-                    connection.execute(lapses)
+                latest_s = now_s + seconds
+                if row.expires_at > latest_s:  # a clock was set back: from now on it is waited for like any other
+                    own = table.c.service == self.service
+                    connection.execute(update(table).where(own).values(expires_at=latest_s))
                 return None
             token = 1 if row is None else row.token + (row.holder != holder)
             values = {"token": token, "holder": holder, "expires_at": now_s + seconds}

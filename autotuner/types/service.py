@@ -46,6 +46,7 @@ class ServiceState:
         candidate: What is being tried, or was; empty for nothing.
         step: Of the canary, from 0.
         cycle: How many times something was tried.
+        study: Of this cycle, by its name in the record; empty until it is decided, before the study begins.
         frozen: Somebody wants no change for the better; the way back stays open.
         since: When the phase began (UTC).
         reason: Why, in one sentence.
@@ -62,5 +63,6 @@ class ServiceState:
     candidate: str = ""
     step: int = 0
     cycle: int = 0
+    study: str = ""
     frozen: bool = False
     heard: int = 0

@@ -133,3 +133,19 @@ def test_alike_neighbours_are_worth_fewer():
 def test_values_that_never_change_are_judged_too():
     kept = [Window({P95: 0.2, RATE: 50.0}, {P95: 0.2, RATE: 50.0})] * 60
     assert judged(kept).ruling is Ruling.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("own", "other"), [(5e-324, 1.7e308), (1.7e308, 5e-324), (1e300, 1.0)])
+def test_absurd_numbers_are_judged_and_end_nothing(own, other):
+    found = [Window({P95: own, RATE: 1.0}, {P95: other, RATE: 1.0})] * 40
+    assert judged(found).ruling is (Ruling.PASS if own > other else Ruling.FAIL)
+
+
+def test_more_failures_than_requests_are_a_failure():
+    assert judged(windows(3, candidate_requests=5, candidate_failures=9)).ruling is Ruling.FAIL
+
+
+def test_where_no_failure_is_allowed_one_is_too_many():
+    rules = CanaryRules(failure_ratio=0.0)
+    assert judged(windows(3, candidate_requests=500, candidate_failures=1), rules).ruling is Ruling.FAIL
+    assert judged(windows(40, p95=0.9, candidate_requests=500), rules).ruling is Ruling.PASS

@@ -145,7 +145,7 @@ class Life:
             environment=dict,
             tune=self._deadly(self._tune, "tune"),
             window=self._deadly(self._window, lambda: f"window in {self._phase()}"),
-            alert=self._deadly(lambda text: None, "alert"),
+            alert=self._deadly(lambda: None, "alert"),
             collect=self._deadly(lambda state, stop: {}, "collect"),
             tidy=self._deadly(self.bundles.forget, "tidy"),
         )

@@ -35,7 +35,7 @@ class Simulated:
         self.draw = random.Random(seed)
         self.served = Deployment("b0")
         self.latency_s, self.later_s = {"b0": 0.25}, {}
-        self.offers, self.broken, self.alerts, self.tuned = [], set(), [], []
+        self.offers, self.broken, self.tuned = [], set(), []
         self.gap, self.failures, self.noise = False, {}, 0.01
         self.calls, self.cut_at = 0, math.inf
 
@@ -51,7 +51,7 @@ class Simulated:
     def world(self):
         return World(
             clock=lambda: self.now, first=lambda: "b0", observe=self.observe, place=self.place, read=self.read,
-            environment=lambda: {"driver": "1"}, tune=self.tune, window=self.window, alert=self.alerts.append,
+            environment=lambda: {"driver": "1"}, tune=self.tune, window=self.window, alert=lambda: None,
         )  # fmt: skip
 
     def observe(self):

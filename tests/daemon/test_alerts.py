@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 sys.path.insert(0, str(Path(__file__).parent))
 from test_service import World
 
-from autotuner.daemon.alerts import Alert, Alerts, WebHook, post
+from autotuner.daemon.alerts import Alert, Alerts, WebHook, post, run_program
 from autotuner.daemon.spec import load_service
 from autotuner.errors import UsageError
 from autotuner.store import open_record
@@ -64,13 +65,18 @@ def receiver(*answers, late_s=0.0):
         server.server_close()
 
 
+def tell(journal, alerts, text):
+    journal.tell("alert", {"text": text, "phase": Phase.ALARM})
+    alerts.take_up()
+
+
 def texts(journal):
     return [entry.payload["text"] for entry in journal.entries(kinds=("alert",))]
 
 
 def test_a_web_hook_that_answers_500_and_then_200_is_told_once_more(journal):
     with receiver(500, 200) as (url, came), Alerts(journal, webhook=url, pauses_s=(0.01, 0.01)) as alerts:
-        alerts.tell("chat: alarm: the way back failed")
+        tell(journal, alerts, "chat: alarm: the way back failed")
     assert len(came) == 2
     kind, told = came[-1]
     assert kind == "application/json"
@@ -82,7 +88,7 @@ def test_a_web_hook_that_answers_500_and_then_200_is_told_once_more(journal):
 @pytest.mark.parametrize("code", [500, 404, 302])
 def test_one_that_never_takes_it_is_asked_three_times_and_written_down(journal, code):
     with receiver(*[code] * 9) as (url, came), Alerts(journal, webhook=url, pauses_s=(0.01, 0.01)) as alerts:
-        alerts.tell("it is broken")
+        tell(journal, alerts, "it is broken")
     assert len(came) == 3
     assert "a GET" not in came
     assert texts(journal) == ["it is broken", f"the web hook at 127.0.0.1 answers {code}, 3 times"]
@@ -92,7 +98,7 @@ def test_a_dead_one_holds_nobody_up(journal):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with Alerts(journal, webhook=f"http://127.0.0.1:{port}/SECRET", pauses_s=(0.2, 0.2)) as alerts:
-        alerts.tell("it is broken")
+        tell(journal, alerts, "it is broken")
         assert texts(journal) == ["it is broken"], "told and gone on before the attempts are over"
     (_, failure) = texts(journal)
     assert failure == "the web hook at 127.0.0.1 cannot be reached: Connection refused, 3 times"
@@ -102,38 +108,76 @@ def test_between_attempts_it_waits_and_not_longer_than_the_daemon_lives(journal,
     monkeypatch.setattr("autotuner.daemon.alerts._LAST_S", 0.3)
     with receiver(500, 500) as (url, came):
         with suppress(KeyboardInterrupt), Alerts(journal, webhook=url, pauses_s=(3600.0,)) as alerts:
-            alerts.tell("first")
+            tell(journal, alerts, "first")
             while not came:
                 time.sleep(0.01)
             raise KeyboardInterrupt
         assert len(came) == 1
-    assert texts(journal) == ["first", "the daemon ended before it had told 1 of its alerts"]
+    assert texts(journal) == ["first", "the daemon ended, and left 1 of its alerts to the next one"]
 
 
 def test_a_slow_one_holds_up_neither_the_daemon_nor_its_end(journal, monkeypatch):
     monkeypatch.setattr("autotuner.daemon.alerts._LAST_S", 0.3)
     with receiver(late_s=60.0) as (url, came):
         with suppress(KeyboardInterrupt), Alerts(journal, webhook=url) as alerts:
-            alerts.tell("first")
-            alerts.tell("second")
+            tell(journal, alerts, "first")
+            tell(journal, alerts, "second")
             while not came:
                 time.sleep(0.01)
             raise KeyboardInterrupt
-        assert texts(journal) == ["first", "second", "the daemon ended before it had told 2 of its alerts"]
+        assert texts(journal) == [
+            "first",
+            "second",
+            "the daemon ended, and left 2 of its alerts to the next one",
+        ]
         assert post(url, Alert("chat", "", "x", "y"), timeout_s=0.05) == (
             "the web hook at 127.0.0.1 gives no answer within 0.05 s"
         )
 
 
+def test_what_a_daemon_that_was_killed_had_not_told_the_next_one_tells_once(journal):
+    journal.enter(1, replace(journal.state(), phase=Phase.ALARM), {}, alert={"text": "first", "phase": Phase.ALARM})
+    with receiver() as (url, came):
+        for _ in range(3):
+            with Alerts(journal, webhook=url) as alerts:
+                alerts.take_up()
+                alerts.take_up()
+        assert [told["text"] for _, told in came] == ["first"]
+        journal.enter(1, journal.state(), {}, alert={"text": "second", "phase": Phase.APPROVAL})
+        with Alerts(journal, webhook=url) as alerts:
+            alerts.take_up()
+    assert [(told["text"], told["phase"]) for _, told in came] == [("first", "alarm"), ("second", "approval")]
+
+
+def test_what_was_still_being_told_at_the_end_the_next_daemon_tells(journal, monkeypatch):
+    monkeypatch.setattr("autotuner.daemon.alerts._LAST_S", 0.1)
+    with receiver(500) as (url, came):
+        with suppress(KeyboardInterrupt), Alerts(journal, webhook=url, pauses_s=(3600.0,)) as alerts:
+            tell(journal, alerts, "first")
+            while not came:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        alerts._thread.join()
+        with Alerts(journal, webhook=url) as alerts:
+            alerts.take_up()
+    assert [told["text"] for _, told in came] == ["first", "first"], "and not that something was left"
+
+
 def test_a_program_is_given_the_text_and_its_failure_is_written_down(journal, tmp_path):
     argv = [sys.executable, "-c", f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(sys.argv[-1]); sys.exit(3)"]
     with Alerts(journal, argv) as alerts:
-        alerts.tell("it\x00is\n\x1b[31mbroken")
+        tell(journal, alerts, "it\x00is\n\x1b[31mbroken")
     assert (tmp_path / "told").read_text() == "it is broken", "a hook's words can be anything"
     with Alerts(journal, [str(tmp_path / "none")]) as alerts:
-        alerts.tell("again")
+        tell(journal, alerts, "again")
     assert texts(journal)[1] == "the alert program ended with 3"
     assert texts(journal)[3].endswith("none: No such file or directory")
+
+
+def test_a_word_that_no_program_can_be_given_is_a_failure():
+    assert run_program(["true"], "half of a character: \ud800").startswith(
+        "the alert program cannot be started: true: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,28 @@ def make_file(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder"
+
+
+def test_a_damaged_one_is_kept_anew_and_what_a_dead_daemon_left_there_is_dropped(tmp_path):
+    source, bundles = tmp_path / "source", Bundles(tmp_path / "bundles")
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    name = bundles.keep(source)
+    left = tmp_path / "bundles" / f".{name}.left"
+    left.mkdir()
+    assert bundles.damage(name) == ""
+    (tmp_path / "bundles" / name / "config.json").write_text("[]")
+    assert bundles.damage(name).endswith("were changed")
+    assert bundles.keep(source) == name
+    assert bundles.damage(name) == ""
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == [name]
+
+
+def test_files_that_cannot_be_read_are_damage_and_no_end(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+
+    def unreadable(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("autotuner.daemon.bundles.hash_of", unreadable)
+    assert "cannot be read: Permission denied" in Bundles(tmp_path).damage("a")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.daemon.hooks import HookError, Hooks, observe, put_in_place
+from autotuner.daemon.hooks import HookError, Hooks, observe, put_in_place, said_environment
 from autotuner.types import Deployment
 
 SCRIPT = """
@@ -116,3 +116,34 @@ def test_what_a_hook_leaves_running_goes_on(tmp_path):
     while not (tmp_path / "lives").exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['{"stable": "a", "percent": 10.9}', '{"stable": "a", "percent": 1e999}', '{"stable": "a", "percent": -1}',
+     '{"stable": "a", "percent": 101}', '{"stable": "a", "percent": true}', '{"stable": "a", "percent": "10"}',
+     '{"stable": "a", "percent": NaN}', '{"stable": 1}', '{"stable": ["a"]}', r'{"stable": "\ud800"}', "[" * 100_000,
+     '{"stable": "a", "candidate": 1}', '["stable"]', "null", '{"stable": "a", "percent": ' + "9" * 5000 + "}"],
+)  # fmt: skip
+def test_what_observe_may_not_say_is_no_deployment(hooks, tmp_path, said):
+    (tmp_path / "said").write_text(said)
+    with pytest.raises(HookError, match="observe says no JSON object"):
+        observe(with_(hooks, observe=["cat", str(tmp_path / "said")]), 10)
+
+
+def test_a_share_may_be_written_as_one_likes(hooks):
+    said = ["echo", '{"stable": "a", "candidate": "b", "percent": 10.0}']
+    assert observe(with_(hooks, observe=said), 10) == Deployment("a", "b", 10)
+
+
+@pytest.mark.parametrize("word", ["x\x00y", "x" * 3_000_000])
+def test_words_that_no_program_can_be_given_are_an_error_of_the_hook(hooks, word):
+    with pytest.raises(HookError, match="observe cannot be started"):
+        observe(with_(hooks, observe=["echo", word]), 10)
+
+
+def test_what_the_environment_says_can_be_printed():
+    assert said_environment(["echo", r'{"\ud800": "\udfff", "driver": 1}'], 10) == {"?": "?", "driver": "1"}
+    for said in ("[" * 100_000, "[1]"):
+        with pytest.raises(HookError, match="environment says no JSON object"):
+            said_environment(["echo", said], 10)

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_service import World, prometheus
 
 from autotuner.cli.main import app
-from autotuner.daemon.http_api import Pulse, patience_of, serving, token_at
+from autotuner.daemon.http_api import serving, token_at
+from autotuner.daemon.pulse import Pulse, patience_of
 from autotuner.daemon.spec import load_service
 from autotuner.errors import MachineError
 from autotuner.store import open_record
@@ -93,12 +94,14 @@ def test_what_is_said_is_heard(running):
     assert (status, answer) == (200, {"service": "chat", "said": "freeze"})
     world.until(lambda state: state.frozen, process)
     assert ask("status")[2]["frozen"] is True
+    status, _, answer = ask("clear", "POST")
+    assert (status, answer["but"]) == (200, "there is no alarm")
     assert ask("unfreeze", "POST")[0] == 200
     world.until(lambda state: not state.frozen, process)
     with open_record(world.db) as record:
         said = [entry for entry in record.journal("chat").entries() if entry.kind in WORDS]
     assert [(entry.kind, entry.payload["by"]) for entry in said][-2:] == [
-        ("freeze", "anna"), ("unfreeze", "somebody over HTTP"),
+        ("clear", "somebody over HTTP"), ("unfreeze", "somebody over HTTP"),
     ]  # fmt: skip
 
 
@@ -203,6 +206,28 @@ def test_it_is_ill_when_no_turn_ends_but_for_a_study(tmp_path, journal):
         assert health(9999.0)[:2] == (200, "tuning")
         enter(journal, Phase.CANARY)
         assert health(9999.0)[:2] == (503, "canary")
+        pulse.move()
+        assert health(10005.0) == (200, "canary", 9994.0), "no turn has ended, but a round of load has"
+
+
+def test_it_is_ill_when_turns_only_fail(tmp_path, journal):
+    enter(journal, Phase.TUNING)
+    now_s = [0.0]
+    pulse = Pulse(10.0, lambda: now_s[0])
+    with serving("chat", str(tmp_path / "record.db"), 0, pulse) as (address, path):
+        ask = Client(address, path.read_text().strip())
+
+        def health(at_s, error):
+            now_s[0] = at_s
+            pulse.beat(error)
+            status, _, said = ask("healthz", Authorization=None)
+            return status, said.get("failing")
+
+        assert health(5.0, "") == (200, None)
+        assert health(14.0, "the record is locked") == (200, "the record is locked")
+        assert health(16.0, "the disk is full") == (503, "the disk is full")
+        assert health(17.0, "") == (200, None)
+        assert health(18.0, "the disk is full") == (200, "the disk is full")
 
 
 def test_a_record_that_is_locked_makes_a_probe_wait_no_longer(tmp_path, journal):
@@ -241,3 +266,13 @@ def test_the_token_is_its_owner_s_alone(tmp_path):
 def test_patience_outlasts_whatever_a_turn_may_take(tmp_path):
     spec = load_service(World(tmp_path, "http://127.0.0.1:9").folder / "daemon.yaml")
     assert patience_of(spec) > spec.watch.interval + spec.hooks.deadline + spec.canary.window
+
+
+def test_patience_outlasts_an_episode_of_load(tmp_path):
+    path = World(tmp_path, "http://127.0.0.1:9").folder / "daemon.yaml"
+    without = patience_of(load_service(path))
+    with path.open("a") as file:
+        file.write("load: {url: 'http://{arm}:1', timeout: 90 s, traffic: {requests: 20, concurrency: 8}}\n")
+    assert patience_of(load_service(path)) == without + 4 * 90.0
+    path.write_text(path.read_text().replace("concurrency: 8", "arrivals: constant, rate_per_s: 2"))
+    assert patience_of(load_service(path)) == pytest.approx(without + 2 * 90.0 + 10, abs=1)

@@ -1,5 +1,6 @@
 """What a keeper may spend, keeps as evidence, rejects and forgets; the world is the simulated one of test_keeper."""
 
+import math
 import sys
 import time
 from dataclasses import replace
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from autotuner.daemon import spans
+from autotuner.daemon.hooks import HookError
 from autotuner.daemon.keeper import Keeper
 from autotuner.daemon.spending import spent_device_s
 from autotuner.daemon.watching import Pauses, Watch, broken_by_candidate
+from autotuner.daemon.world import StudyError
 from autotuner.spec.expressions import Limit
 from autotuner.types import Phase, Window
 
@@ -22,6 +25,10 @@ from simulated import LEVEL, P95, TERMS, Simulated, better, keeper, until
 
 def of(journal, kind):
     return [entry.payload for entry in journal.entries(kinds=(kind,))]
+
+
+def texts(journal):
+    return [alert["text"] for alert in of(journal, "alert")]
 
 
 def kept_in(journal, world, terms=TERMS, **parts):
@@ -104,6 +111,77 @@ def test_no_more_than_a_days_minutes_are_spent(journal):
     assert spent_device_s(journal.entries(kinds=("stretch",)), world.now) == pytest.approx(16 * 60, abs=60)
 
 
+def test_a_study_that_is_taken_up_has_what_is_left_and_the_profile_counts(journal):
+    world, allowed = Simulated(), []
+
+    def collect(state, stop):
+        world.now += timedelta(minutes=5)
+        return {}
+
+    def tune(state, most_s, stop):
+        allowed.append(most_s)
+        world.now += timedelta(minutes=8)
+
+    terms = replace(TERMS, pauses=Pauses(cooldown_s=1, per_day=1000, device_s_per_day=40 * 60))
+    kept = kept_in(journal, world, terms, tune=tune, collect=collect, devices=lambda: 2)
+    until(kept, Phase.TUNING)
+    for _ in range(4):
+        kept.turn()
+    assert [round(seconds / 60) for seconds in allowed] == [15, 7, 1, 1], "and a minute to come to its end"
+
+
+def test_what_a_person_wants_beyond_the_days_stays_without_bound(journal):
+    world, allowed = Simulated(), []
+    world.latency_s["b0"] = 0.1
+    terms = replace(TERMS, pauses=Pauses(device_s_per_day=30))
+    kept = kept_in(journal, world, terms, tune=lambda state, most_s, stop: allowed.append(most_s))
+    kept.turn()
+    journal.tell("tune", {"by": "me"})
+    kept.turn()
+    kept.turn()
+    assert allowed == [math.inf] * 2
+
+
+def test_a_minute_of_every_device_must_be_left():
+    now = Simulated().now
+    pauses = Pauses(device_s_per_day=400.0)
+    assert pauses.reason(now, [], 100.0, 4) == ""
+    assert pauses.reason(now, [], 200.0, 4) == "of the day's 6.66667 minutes of devices 3.3 are spent"
+    assert pauses.reason(now, [], 200.0, 1) == ""
+
+
+def test_a_study_that_cannot_be_run_is_told_once_a_cycle(journal):
+    world = Simulated()
+
+    def tune(state, most_s, stop):
+        raise StudyError("the study chat-1 could not be run: no GPU")
+
+    kept = kept_in(journal, world, tune=tune)
+    until(kept, Phase.TUNING)
+    assert kept.turn().reason == "the study chat-1 could not be run: no GPU"
+    for _ in range(5):
+        kept.turn()
+    assert texts(journal) == ["chat: the study chat-1 could not be run: no GPU"]
+    assert "devices" not in of(journal, "stretch")[-1], "it uses no device any more"
+    world.now += timedelta(hours=1)
+    until(kept, Phase.TUNING)
+    kept.turn()
+    assert len(texts(journal)) == 2
+
+
+def test_a_schedule_begins_when_the_service_is_met(journal):
+    world = Simulated()
+    world.latency_s["b0"] = 0.1
+    kept = Keeper(journal, world.world(), TERMS, Watch([], every_s=7 * 86400.0), "one")
+    days = []
+    for day in range(16):
+        for _ in range(3):
+            if kept.turn().phase is Phase.TUNING:
+                days.append(day)
+        world.now += timedelta(days=1)
+    assert days == [7, 14], "not at once, and not never"
+
+
 def test_a_stretch_that_was_cut_off_counts_for_as_long_as_it_may_have_taken(journal):
     token = journal.acquire("one", 0, 100)
     journal.append(token, "stretch", {"devices": 1, "most_s": 50.0})
@@ -125,6 +203,77 @@ def test_what_was_rejected_may_be_tried_again_elsewhere(journal):
         world.now += timedelta(hours=1)
         until(kept, Phase.TUNING)
         assert kept.turn().phase is phase
+
+
+@pytest.mark.parametrize("why", ["it cannot be put in place", "a person takes it back"])
+def test_what_did_not_come_to_a_verdict_is_not_tried_again_either(journal, why):
+    world = Simulated()
+    better(world)
+
+    def place(wanted, token):
+        if wanted.candidate and why.startswith("it"):
+            raise HookError("smoke ended with 1")
+        world.place(wanted, token)
+
+    kept = kept_in(journal, world, place=place)
+    until(kept, Phase.TUNING)
+    if kept.turn().phase is Phase.CANARY and why.startswith("a"):
+        journal.tell("rollback", {"by": "me"})
+    until(kept, Phase.WATCHING)
+    assert [one["bundle"] for one in of(journal, "quarantine")] == ["b1"]
+    world.now += timedelta(hours=1)
+    until(kept, Phase.TUNING)
+    assert kept.turn().reason.startswith("b1 was rejected before")
+
+
+def test_an_environment_that_cannot_be_told_is_neither_a_change_nor_another_one(journal):
+    world, around = Simulated(), {"driver": "1"}
+    better(world)
+    world.latency_s["b1"] = 0.275
+    fails = []
+
+    def environment():
+        if fails:
+            raise HookError("environment ended with 1")
+        return around
+
+    kept = kept_in(journal, world, environment=environment)
+    until(kept, Phase.CANARY)
+    fails.append(True)
+    until(kept, Phase.WATCHING)
+    world.latency_s["b0"] = 0.1
+    world.now += timedelta(hours=1)
+    for _ in range(5):
+        assert kept.turn().phase is Phase.WATCHING, "it is no change"
+    assert [text for text in texts(journal) if "environment" in text] == ["chat: environment ended with 1"]
+    journal.tell("tune", {"by": "me"})
+    assert kept.turn().reason.startswith("b1 was rejected before"), "it is no other machine"
+    assert of(journal, "environment") == [around] * 2
+    fails.clear()
+    for _ in range(5):
+        assert kept.turn().phase is Phase.WATCHING
+    fails.append(True)
+    kept.turn()
+    assert len([text for text in texts(journal) if "environment" in text]) == 2
+
+
+def test_a_slow_program_for_the_environment_does_not_lose_the_lease(journal):
+    world, rivals = Simulated(), []
+    world.latency_s["b0"] = 0.1
+
+    def slowly():
+        for _ in range(4):  # twice as long as the lease
+            time.sleep(0.3)
+            world.now += timedelta(seconds=0.2)
+            rivals.append(journal.acquire("other", world.now.timestamp(), 0.4))
+        return {}
+
+    kept = kept_in(journal, world, replace(TERMS, lease_s=0.6), environment=slowly)
+    kept.turn()
+    assert kept.turn() is not None
+    journal.tell("tune", {"by": "me"})
+    assert kept.turn() is not None
+    assert set(rivals) == {None}
 
 
 @pytest.mark.parametrize(("warm_up", "served"), [(0, "b0"), (5, "b1")])

@@ -92,14 +92,14 @@ def measuring(tmp_path, ports, client):
     """Of two servers under some traffic."""
     with ExitStack() as stack:
 
-        def opened(stable, candidate, traffic=CLOSED):
+        def opened(stable, candidate, traffic=CLOSED, moved=lambda: None):
             words = {"STABLE": str(ports[stable]), "CANDIDATE": str(ports[candidate]), "TRAFFIC": traffic}
             text = DAEMON
             for word, value in words.items():
                 text = text.replace(word, value)
             (tmp_path / "daemon.yaml").write_text(text)
             (tmp_path / "study.yaml").write_text("")
-            found = stack.enter_context(Measuring(load_service(tmp_path / "daemon.yaml")))
+            found = stack.enter_context(Measuring(load_service(tmp_path / "daemon.yaml"), moved))
             found._load._client = client
             return found
 
@@ -111,6 +111,16 @@ def turned(window):
         window.candidate, window.baseline, window.candidate_requests, window.candidate_failures,
         window.baseline_requests, window.baseline_failures,
     )  # fmt: skip
+
+
+def test_each_episode_that_ends_is_a_sign_of_life(measuring):
+    signs = []
+    both = measuring("fast", "slow", moved=lambda: signs.append(True))
+    both.look()
+    assert len(signs) >= 1
+    before = len(signs)
+    both.window()
+    assert len(signs) >= before + 4
 
 
 def test_a_candidate_that_is_twice_as_slow(measuring):

@@ -26,6 +26,7 @@ from autotuner.daemon.machine import (
     Tuned,
     advance,
     begin,
+    rejected,
 )
 from autotuner.store import open_record
 from autotuner.types import CanaryVerdict, Deployment, Phase, Ruling
@@ -263,3 +264,31 @@ def test_the_journal_keeps_a_state_as_it_was(tmp_path):
         journal.enter(token, state, {"event": "x"})
         assert journal.state() == state
         assert record.services() == ["service"]
+
+
+@pytest.mark.parametrize(
+    ("events", "bundle"),
+    [
+        ((*CANARY, ruled(Ruling.FAIL)), "new"),
+        ((*CANARY, ruled(Ruling.INCONCLUSIVE)), ""),
+        ((*CANARY, ruled(Ruling.ERROR)), ""),
+        ((*CANARY, ruled(Ruling.PASS)), ""),
+        ((*CANARY[:2], Missed("apply ended with 1")), "new"),
+        ((*PROMOTED[:-1], Missed("smoke ended with 1")), "new"),
+        ((*PROMOTED, Missed("apply ended with 1")), "new"),
+        ((*PROMOTED, Reached(), Recalled("me")), "new"),
+        ((*PROMOTED, Reached(), ruled(Ruling.PASS), Recalled("me")), "new"),
+        ((*CANARY, ruled(Ruling.ERROR), Missed("the way back failed")), ""),
+        ((*CANARY, ruled(Ruling.ERROR), Reached(), Triggered("again"), Recalled("me")), ""),
+    ],
+)
+def test_what_is_not_tried_again(events, bundle):
+    before = after(*events[:-1])
+    assert rejected(before, events[-1], advance(before, events[-1], PLAN, AT)) == bundle
+
+
+@pytest.mark.parametrize(("event", "bundle"), [(Refused("me"), "new"), (Recalled("me"), "new"), (Approved("me"), "")])
+def test_what_a_person_does_not_want_is_not_tried_again(event, bundle):
+    plan = Plan((10,), approval=True)
+    before = after(*CANARY[:2], plan=plan)
+    assert rejected(before, event, advance(before, event, plan, AT)) == bundle

@@ -66,7 +66,7 @@ class Daemons(RuleBasedStateMachine):
         world = World(
             clock=lambda: self.now, first=lambda: "b0", observe=lambda: self.served, place=self.place,
             read=lambda: {P95: Reading(0.25, 0.0)}, environment=dict, tune=self.tune, window=self.window,
-            alert=lambda _: self.called("alert"),
+            alert=lambda: self.called("alert"),
         )  # fmt: skip
         watch = Watch([Limit.parse(f"{P95} <= 1 ms")], breaches=2)
         return Keeper(self.journal, world, self.terms, watch, f"life {self.lives}")
@@ -178,7 +178,7 @@ class Daemons(RuleBasedStateMachine):
     @rule()
     def rollback(self):
         self.finish()
-        state = self.journal.state()
+        state, self.offer = self.journal.state(), ""  # a pause may be over: another cycle begins, and finds nothing
         self.journal.tell("rollback", {"by": "me"})
         self.finish()
         assert self.served == Deployment(state.previous or state.last_good)

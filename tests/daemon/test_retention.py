@@ -2,7 +2,8 @@
 
 import pytest
 
-from autotuner.daemon.retention import forget_studies, note_study
+from autotuner.daemon.keeper import STUDY
+from autotuner.daemon.retention import forget_studies
 from autotuner.executors.process import ProcessExecutor
 from autotuner.spec.model import StudySpec
 from autotuner.store import open_record
@@ -32,7 +33,7 @@ def study(record):
 
     def make(name, batch=1, *decisions, noted=True):
         if noted:
-            note_study(record.journal("chat"), name)
+            record.journal("chat").tell(STUDY, {"name": name})
         made = record.create(SPEC, name)
         record.folder(name).mkdir(parents=True)
         (record.folder(name) / "log").write_text("x")

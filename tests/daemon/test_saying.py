@@ -39,7 +39,8 @@ def test_the_only_service_need_not_be_named(db):
     assert "watching after met" in autotune(db, "history").stdout
     assert set(WORDS) == set(SAID)
     for word in SAID:
-        assert json.loads(autotune(db, word, "--json").stdout) == {"service": "chat", "said": word}
+        said = json.loads(autotune(db, word, "--json").stdout)
+        assert (said["service"], said["said"]) == ("chat", word)
     assert autotune(db, "freeze").stdout.startswith("freeze: said to chat; ")
     with open_record(db) as record:
         assert [entry.kind for entry in record.journal("chat").entries() if entry.kind in SAID] == [*SAID, "freeze"]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from autotuner.cli import daemon_run
-from autotuner.daemon.retention import note_study
+from autotuner.daemon.keeper import STUDY as KIND
+from autotuner.daemon.machine import begin
 from autotuner.daemon.service import keep_newest, opened
 from autotuner.daemon.spec import load_service
 from autotuner.errors import MachineError, UsageError
@@ -206,6 +208,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
         ("percents: [10, 50]", "percents: [50, 10]", "percents must grow"),
         ("minimize: latency_p95_s,", "", "say one aim"),
         ("lease: 1 s", "http: true", "http"),
+        ("service: chat", f"service: {'x' * 57}", "service"),  # with its number it would be no name of a study
         ("per_day: 50,", "money_per_day: 5,", "money_per_day needs gpu_hour_price"),
     ],
 )
@@ -227,17 +230,57 @@ def test_a_service_that_nobody_knows(world):
         assert done.stderr == "error: there is no service 'chat' in this record — autotune daemon run FILE\n"
 
 
-def test_a_record_that_is_locked_does_not_end_the_daemon():
-    class Locked:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MachineError("the record is locked by another process"), "the record is locked by another process"),
+        (UsageError("speed.yaml:3: what is that"), "speed.yaml:3: what is that"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_goes_wrong_outside_does_not_end_the_daemon(world, error, words):
+    class Fails:
         def turn(self):
-            raise MachineError("the record is locked by another process")
+            raise error
 
-    assert daemon_run._turned(Locked(), 60.0, once=False) == (
-        "the record is locked by another process: trying again",
-        5.0,
-    )
-    with pytest.raises(MachineError):
-        daemon_run._turned(Locked(), 60.0, once=True)
+    spec, failures = load_service(world.folder / "daemon.yaml"), []
+    told, pause_s = daemon_run._turned(Fails(), spec, False, failures.append)
+    assert told.endswith(f"{words}: trying again")
+    assert (pause_s, len(failures)) == (5.0, 1)
+    assert words in failures[0]
+    with pytest.raises(type(error)):
+        daemon_run._turned(Fails(), spec, True, failures.append)
+
+
+def test_a_dry_run_waits_between_its_looks(world):
+    spec = load_service(world.folder / "daemon.yaml").model_copy(update={"dry_run": True})
+    state = begin("b0", datetime.now(UTC))
+    assert daemon_run._pause_s(state, spec) == spec.watch.interval
+    assert daemon_run._pause_s(state, spec.model_copy(update={"dry_run": False})) == 0.0
+
+
+def test_a_study_file_that_is_half_written_costs_turns_and_not_the_daemon(world):
+    """At the start it is a mistake; later it is tried again."""
+    file = world.folder / "speed.yaml"
+    file.write_text(STUDY.replace("objectives", "objective"))
+    wrong = world.start()
+    try:
+        _, told = wrong.communicate(timeout=60)
+    finally:
+        wrong.kill()
+    assert wrong.returncode == 2
+    assert "speed.yaml" in told
+    file.write_text(STUDY)
+    with opened(load_service(world.folder / "daemon.yaml"), world.db) as service:
+        keeper, failures = service.keeper(), []
+        daemon_run._turned(keeper, service.spec, False, failures.append)
+        file.write_text("name: [")
+        told, _ = daemon_run._turned(keeper, service.spec, False, failures.append)
+        assert "speed.yaml" in told
+        file.write_text(STUDY)
+        told, _ = daemon_run._turned(keeper, service.spec, False, failures.append)
+    assert told.startswith("watching")
+    assert [bool(text) for text in failures] == [False, True, False]
 
 
 def test_when_a_cycle_is_over_only_what_is_needed_is_kept(world):
@@ -250,7 +293,7 @@ def test_when_a_cycle_is_over_only_what_is_needed_is_kept(world):
         for name in ("mine", "chat-1", "chat-2", "chat-3"):
             record.create(spec, name)
             if name != "mine":
-                note_study(service.journal, name)
+                service.journal.tell(KIND, {"name": name})
         service._world().tidy({bundle, ""})
         assert record.names() == ["mine", "chat-2", "chat-3"]
         assert service.bundles.path(bundle)

@@ -182,3 +182,9 @@ def test_what_was_begun_in_a_future_that_was_a_wrong_clock_keeps_nobody_waiting(
     watch = Watch(every_s=86400.0)
     assert watch.look({}, {}, NOW, [wrong]) == ""
     assert watch.look({}, {}, NOW, [NOW - timedelta(days=2), wrong]) == "1 days have passed"
+
+
+@pytest.mark.parametrize(("before", "after"), [(5e-324, 1.7e308), (1.7e308, 5e-324)])
+def test_absurd_numbers_end_no_look(before, after):
+    watch = Watch([], [P95], traffic={P95: 1.5})
+    assert "the traffic is another" in looks(watch, [before] * 30 + [after] * 30)[-1]

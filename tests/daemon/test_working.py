@@ -1,6 +1,7 @@
 """What takes long is done by a process of its own: real studies and profiles, killed and resumed."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ def request_of(tmp_path):
     db = str(tmp_path / "record.db")
 
     def make(do, **more):
-        return {"do": do, "file": str(tmp_path / "speed.yaml"), "name": "s", "db": db, "overrides": [], **more}
+        file = str(tmp_path / "speed.yaml")
+        return {"do": do, "file": file, "name": "s", "db": db, "overrides": [], "most_s": math.inf, **more}
 
     return make
 
@@ -62,6 +64,46 @@ def test_what_is_wrong_with_it_is_one_sentence(request_of, tmp_path):
         work(request_of("start", overrides=["budget.trails=3"]), tmp_path / "log", lambda: False)
     assert "trails" in raised.value.message
     assert raised.value.hint == f"see {tmp_path / 'log'}"
+
+
+@pytest.mark.slow
+def test_a_study_that_is_taken_up_has_no_more_than_is_left(request_of, tmp_path):
+    """Its own budget has no minutes: it would try fifty."""
+    db, log = str(tmp_path / "record.db"), tmp_path / "log"
+
+    def soon():
+        with open_record(db, create=True) as record:
+            return "s" in record.names() and record.study("s").count() > 0
+
+    many = [
+        "budget.trials=50",
+        "parameters.fast.int=[0,99]",
+        "protocol.min_measure_s=0.3",
+        "protocol.max_measure_s=0.5",
+    ]
+    assert work(request_of("start", overrides=many), log, soon) is None
+    assert work(request_of("resume", most_s=0.5), log, lambda: False) == {}
+    with open_record(db) as record:
+        assert record.study("s").events("finished")
+        assert record.study("s").count() < 50
+
+
+def test_a_long_answer_is_read_while_it_is_written(request_of, tmp_path, monkeypatch):
+    """A pipe holds 64 KiB: who reads only at the end waits for ever."""
+    program = tmp_path / "talks"
+    program.write_text(f"#!{sys.executable}\nimport json\nprint(json.dumps({{'findings': 'x' * 1_000_000}}))\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    ends_s = time.monotonic() + 60
+    found = work(request_of("profile"), tmp_path / "log", lambda: time.monotonic() > ends_s)
+    assert found is not None, "it hangs"
+    assert len(found["findings"]) == 1_000_000
+
+
+def test_a_process_that_cannot_be_started_is_one_line(request_of, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="cannot be started"):
+        work(request_of("resume"), tmp_path / "file" / "log", lambda: False)
 
 
 @pytest.mark.slow
