@@ -1,0 +1,37 @@
+"""One study for all: the storage has moved away, the daemon has found what is better now, and waits for a person."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from stage import FAR, NEAR, Stage, program, wait_until
+
+from autotuner.types import Phase
+
+APPROVAL = [("lease: 5 s", "lease: 2 s\napproval: true")]
+
+
+def skip_without(*names):
+    for name in names:
+        if program(name) is None:
+            pytest.skip(f"there is no {name} here: `make prometheus servers` unpacks Debian's")
+
+
+@pytest.fixture(scope="session")
+def found(tmp_path_factory):
+    """(folder of the record in APPROVAL, its state, how many requests were answered and which failed until then)."""
+    skip_without("haproxy", "prometheus")
+    folder = tmp_path_factory.mktemp("found")
+    with Stage(folder / "s", changes=APPROVAL) as stage, stage.daemon() as daemon:
+        stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
+        stage.users.begin()
+        wait_until(lambda: stage.users.answered > 100)
+        stage.is_live(FAR)
+        stage.in_study(FAR)
+        state = stage.until(lambda state: state.phase is Phase.APPROVAL, daemon)
+        users = stage.users
+        before = stage.config(state.last_good), stage.config(state.candidate)
+        return stage.snapshot(folder / "record"), state, before, users

@@ -1,0 +1,315 @@
+"""A service as its people run it: the example's own hooks and files, HAProxy or nginx before it, Prometheus, users.
+
+Only ports are others than in examples/daemon, and what serves is `faulty.py`, which does what a test tells it.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from autotuner.load.plan import Call, Plan
+from autotuner.load.process import LoadClient
+from autotuner.store import open_record
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "daemon"
+PROGRAM = "from autotuner.cli.main import app; app()"
+NEAR = {"round_trip_s": 0.002, "waste_s_per_kib": 0.0015}  # of storage: 8 KiB is best, with 28 ms
+FAR = {"round_trip_s": 0.012, "waste_s_per_kib": 0.0001}  # 8 KiB takes 97 ms, 64 KiB takes 18 ms
+PORTS = ("8001", "8002", "8080", "8404", "9090")  # that the example's files name
+LIMIT_S = 120.0
+
+
+def program(name):
+    """Where one of Debian's servers is; None where it is not."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+class Stage:
+    """A folder with the example in it; everything that it starts ends with the `with`.
+
+    Args:
+        folder: Of its own.
+        proxy: haproxy or nginx.
+        record: The folder of a record to go on from, from `snapshot`.
+        changes: Of the daemon's file: what to write instead of what.
+    """
+
+    def __init__(self, folder, proxy="haproxy", record=None, changes=()):
+        self.folder, self.proxy = folder, proxy
+        self.service = None
+        shutil.copytree(EXAMPLE, folder)
+        shutil.copy(Path(__file__).with_name("faulty.py"), folder)
+        self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+        for path in folder.iterdir():
+            if path.is_file():
+                self._edit(path, *self.ports.items())
+        self._edit(folder / "arms.py", ('"server.py"', '"faulty.py"'))
+        self.file = folder / f"daemon-{proxy}.yaml"
+        for old, new in changes:
+            assert old in self.file.read_text(), old
+            self._edit(self.file, (old, new))
+        if record:
+            shutil.copytree(record, folder / "record")
+        (folder / "record").mkdir(exist_ok=True)
+        self.db = str(folder / "record" / "autotune.db")
+        self.is_live(NEAR)
+        self._stack = ExitStack()
+
+    def _edit(self, path, *pairs):
+        text = path.read_text()
+        for old, new in pairs:
+            text = text.replace(old, new)
+        path.write_text(text)
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            stack.callback(self._end_servers)
+            stack.enter_context(self._proxy())
+            self.prometheus = stack.enter_context(self.run_prometheus())
+            self.users = stack.enter_context(Users(f"http://127.0.0.1:{self.ports['8080']}/"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *what):
+        self._stack.__exit__(*what)
+
+    # what is so
+
+    def is_live(self, environment, **faults):
+        """How the storage is where the service runs, and what else is wrong there."""
+        write(self.folder / "live.json", {**environment, **faults})
+
+    def in_study(self, environment):
+        """How it is where studies run."""
+        write(self.folder / "environment.json", environment)
+
+    def state(self):
+        if not Path(self.db).exists():
+            return None
+        with open_record(self.db) as record:
+            return record.journal("shop").state()
+
+    def entries(self, *kinds):
+        with open_record(self.db) as record:
+            return list(record.journal("shop").entries(kinds=kinds or None))
+
+    def config(self, bundle):
+        return json.loads((self.bundle(bundle) / "config.json").read_text())
+
+    def bundle(self, name):
+        return self.folder / "record" / "_services" / "shop" / "bundles" / name
+
+    def observe(self):
+        return json.loads(self.hook("observe"))
+
+    def hook(self, *words):
+        argv = [str(self.folder / f"{self.proxy}.py"), *words]
+        done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # what is done
+
+    @contextmanager
+    def daemon(self):
+        """A real one; stopped by SIGTERM at the end, if it still runs."""
+        argv = [sys.executable, "-c", PROGRAM, "daemon", "run", self.file.name, "--db", self.db]
+        with (self.folder / "daemon.log").open("ab") as log, subprocess.Popen(
+            argv, cwd=self.folder, stdout=log, stderr=log
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+                try:
+                    process.wait(30)
+                finally:
+                    process.kill()
+
+    def say(self, word):
+        argv = [sys.executable, "-c", PROGRAM, "daemon", word, "shop", "--db", self.db]
+        subprocess.run(argv, cwd=self.folder, check=True, capture_output=True, timeout=60)
+
+    def until(self, condition, process=None, limit_s=LIMIT_S):
+        """The state as soon as it is so."""
+        ends_s = time.monotonic() + limit_s
+        while (state := self.state()) is None or not condition(state):
+            assert process is None or process.poll() is None, self.log()
+            assert time.monotonic() < ends_s, (state, self.log())
+            time.sleep(0.05)
+        return state
+
+    def log(self):
+        return (self.folder / "daemon.log").read_text()[-3000:]
+
+    def resume(self, stable):
+        """Let a bundle of the record serve, as it did when the snapshot was taken."""
+        self.hook("apply", str(self.bundle(stable)), stable, "", "", "0", "1")
+
+    def snapshot(self, into):
+        """The record as it is now, to go on from."""
+        shutil.copytree(self.folder / "record", into, ignore=shutil.ignore_patterns("autotune.db*"))
+        with sqlite3.connect(self.db) as source, sqlite3.connect(into / "autotune.db") as target:
+            source.backup(target)
+        return into
+
+    # what runs
+
+    @contextmanager
+    def _proxy(self):
+        argv = {
+            "haproxy": [program("haproxy"), "-f", "haproxy.cfg"],
+            "nginx": [program("nginx"), "-p", str(self.folder), "-c", "nginx.conf", "-e", "nginx.log"],
+        }[self.proxy]
+        with running(argv, self.folder, f"{self.proxy}.out", self.ports["8080"]):
+            yield
+
+    @contextmanager
+    def run_prometheus(self, config="prometheus.yml"):
+        port = self.ports["9090"]
+        argv = [
+            program("prometheus"), f"--config.file={config}", "--storage.tsdb.path=tsdb",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]  # fmt: skip
+        with running(argv, self.folder, "prometheus.out", port) as process:
+            wait_until(lambda: fetched(f"http://127.0.0.1:{port}/-/ready"))
+            yield process
+
+    def processes(self):
+        """Of the service: (what, arm) of each that lives."""
+        arms = {}
+        for one in psutil.process_iter(["cmdline", "status"]):
+            words = one.info["cmdline"] or []
+            if str(self.folder / "faulty.py") in words and one.info["status"] != psutil.STATUS_ZOMBIE:
+                arms[one.pid] = words[-1]
+        return arms
+
+    def strays(self):
+        """Hooks and studies that nobody waits for."""
+        names = [str(self.folder / name) for name in ("haproxy.py", "nginx.py")] + ["./haproxy.py", "./nginx.py"]
+        found = []
+        for one in psutil.process_iter(["cmdline", "cwd"]):
+            words = one.info["cmdline"] or []
+            if one.info["cwd"] == str(self.folder) and (
+                any(name in words for name in names) or "autotuner.daemon.working" in words or "server.py" in words
+            ):
+                found.append((one.pid, words))
+        return found
+
+    def _end_servers(self):
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+class Users:
+    """Our own client, as users: requests at an even rate until the end, each counted.
+
+    Args:
+        url: That they know.
+        rate_per_s: Of all together.
+    """
+
+    def __init__(self, url, rate_per_s=40):
+        self.url, self.rate_per_s = url, rate_per_s
+        self.answered, self.failures, self._over = 0, Counter(), threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self):
+        self._client = LoadClient()
+        self._client.__enter__()
+        self._started = False
+        return self
+
+    def begin(self):
+        """From now on requests come."""
+        self._started = True
+        self._thread.start()
+
+    def _ask(self):
+        calls = tuple(Call({"q": 1}, number / self.rate_per_s) for number in range(self.rate_per_s // 2))
+        while not self._over.is_set():
+            episode = self._client.run(Plan(self.url, calls, api="json", timeout_s=30.0))
+            for reply in episode.replies:
+                if reply.answer.failure:
+                    self.failures[reply.answer.failure] += 1
+                else:
+                    self.answered += 1
+
+    def __exit__(self, *what):
+        self._over.set()
+        if self._started:
+            self._thread.join(60)
+        self._client.__exit__(None, None, None)
+
+
+def free_ports(count):
+    """Below those that the kernel gives away by itself, so that no client's connection takes one meanwhile."""
+    found, port = [], 10000 + os.getpid() % 9000
+    while len(found) < count:
+        port += 1
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+    return found
+
+
+@contextmanager
+def running(argv, folder, log, port):
+    """A server in the foreground, from when it answers to the end of the block."""
+    with (folder / log).open("ab") as output, subprocess.Popen(
+        argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+    ) as process:
+        try:
+            wait_until(lambda: process.poll() is not None or is_open(port))
+            assert process.poll() is None, (folder / log).read_text()
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_open(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0
+
+
+def fetched(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, OSError):
+        return ""
+
+
+def wait_until(condition, limit_s=60.0):
+    ends_s = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < ends_s, "nothing happened"
+        time.sleep(0.02)
+    return found
+
+
+def write(path, data):
+    """At once: servers read it at every request."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(data))
+    new.replace(path)
