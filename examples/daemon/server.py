@@ -3,6 +3,7 @@
 
     AUTOTUNE_BLOCK_KIB=8 ./server.py --port 8001
     curl http://127.0.0.1:8001/          /health and /metrics as well
+    AUTOTUNE_BLOCK_KIB=8 ./server.py --measure 4      says how long an answer takes, for a study
 
 The storage is made up, by environment.json: each block costs a round trip, and a part of it is read for nothing. Near
 storage wants small blocks, storage behind a network large ones. Times are slept, so nothing depends on the machine.
@@ -26,6 +27,12 @@ ENVIRONMENT = Path(__file__).resolve().with_name("environment.json")
 def work_s(storage):
     """How long an answer takes."""
     return math.ceil(ANSWER_KIB / BLOCK_KIB) * storage["round_trip_s"] + BLOCK_KIB * storage["waste_s_per_kib"]
+
+
+def answer():
+    """What everybody gets."""
+    time.sleep(work_s(json.loads(ENVIRONMENT.read_text())))
+    return "x" * 16
 
 
 class Counts:
@@ -63,9 +70,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/metrics":
-            self.answer(200, "\n".join(self.counts.lines()) + "\n", "text/plain; version=0.0.4")
+            self.send(200, "\n".join(self.counts.lines()) + "\n", "text/plain; version=0.0.4")
         elif self.path == "/health":
-            self.answer(200, json.dumps({"block_kib": BLOCK_KIB}))
+            self.send(200, json.dumps({"block_kib": BLOCK_KIB}))
         else:
             self.work()
 
@@ -73,13 +80,12 @@ class Handler(BaseHTTPRequestHandler):
         begun_s = time.perf_counter()
         code, text = self.reply()
         self.counts.add(code, time.perf_counter() - begun_s)
-        self.answer(code, text)
+        self.send(code, text)
 
     def reply(self):
-        time.sleep(work_s(json.loads(ENVIRONMENT.read_text())))
-        return 200, json.dumps({"answer": "x" * 16})
+        return 200, json.dumps({"answer": answer()})
 
-    def answer(self, code, text, kind="application/json"):
+    def send(self, code, text, kind="application/json"):
         body = text.encode()
         self.send_response(code)
         self.send_header("Content-Type", kind)
@@ -96,10 +102,23 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
+def measure(count):
+    """Mean seconds of so many answers."""
+    begun_s = time.perf_counter()
+    for _ in range(count):
+        answer()
+    return (time.perf_counter() - begun_s) / count
+
+
 def main(handler=Handler):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    server = Server(("127.0.0.1", parser.parse_args().port), handler)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--measure", type=int)
+    asked = parser.parse_args()
+    if asked.measure:
+        print(json.dumps({"answer_s": measure(asked.measure)}))
+        return
+    server = Server(("127.0.0.1", asked.port), handler)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # the hooks have drained it before they end it
     server.serve_forever()
 

@@ -1,6 +1,7 @@
 """One study for all: the storage has moved away, the daemon has found what is better now, and waits for a person."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,23 @@ def found(tmp_path_factory):
         users = stage.users
         before = stage.config(state.last_good), stage.config(state.candidate)
         return stage.snapshot(folder / "record"), state, before, users
+
+
+@pytest.fixture
+def waiting(found, tmp_path):
+    """Makes a stage in which the daemon waits for a person, what is stable serves, and users ask.
+
+    Args of what it gives: what to write instead of what in the daemon's file, and what is wrong with the service.
+    """
+    record, state, *_ = found
+    with ExitStack() as stack:
+
+        def begin(*changes, proxy="haproxy", **faults):
+            skip_without(proxy)
+            stage = stack.enter_context(Stage(tmp_path / "s", proxy, record, [*APPROVAL, *changes]))
+            stage.is_live(FAR, **faults)
+            stage.resume(state.last_good)
+            stage.users.begin()
+            return stage
+
+        yield begin

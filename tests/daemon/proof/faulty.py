@@ -1,7 +1,8 @@
 """The example's server where it is not as it should be: what is wrong, and with which block, is in live.json.
 
 `answer_s`: {block: seconds} instead of what the storage says. `errors`: {block: share of requests that fail}.
-`most_per_s`: {block: requests}: beyond them it takes three times as long, as when memory is short.
+`most_per_s`: {block: requests}: beyond them it takes three times as long, as when memory is short. `sum`: {block: number}:
+what /metrics says instead of the sum of all times. There is a gauge besides: how long the last answer took.
 """
 
 import json
@@ -15,7 +16,23 @@ LIVE = Path(__file__).resolve().with_name("live.json")
 BLOCK = str(server.BLOCK_KIB)
 
 
+class Counts(server.Counts):
+    last_s = 0.0
+
+    def add(self, code, seconds):
+        super().add(code, seconds)
+        self.last_s = seconds
+
+    def lines(self):
+        said = json.loads(LIVE.read_text()).get("sum", {}).get(BLOCK)
+        for line in super().lines():
+            yield f"request_seconds_sum {said}" if said and line.startswith("request_seconds_sum") else line
+        yield "# TYPE last_answer_seconds gauge"
+        yield f"last_answer_seconds {self.last_s}"
+
+
 class Handler(server.Handler):
+    counts = Counts()
     begun_s = deque(maxlen=1000)
     asked = 0
 

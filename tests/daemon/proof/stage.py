@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
@@ -190,8 +191,19 @@ class Stage:
             wait_until(lambda: fetched(f"http://127.0.0.1:{port}/-/ready"))
             yield process
 
+    def ask(self, query, arm):
+        """What Prometheus says of an arm, as it says it."""
+        words = urllib.parse.urlencode({"query": query.replace("{arm}", arm)})
+        text = fetched(f"http://127.0.0.1:{self.ports['9090']}/api/v1/query?{words}")
+        result = json.loads(text)["data"]["result"] if text else []
+        return result[0]["value"][1] if result else ""
+
+    def arms(self):
+        """Ports of the service's processes that live."""
+        return sorted(self.processes().values())
+
     def processes(self):
-        """Of the service: (what, arm) of each that lives."""
+        """Number and port of each."""
         arms = {}
         for one in psutil.process_iter(["cmdline", "status"]):
             words = one.info["cmdline"] or []
