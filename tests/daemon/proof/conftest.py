@@ -40,7 +40,7 @@ def found(tmp_path_factory):
 
 @pytest.fixture
 def waiting(found, tmp_path):
-    """Makes a stage in which the daemon waits for a person, what is stable serves, and users ask.
+    """Makes a stage in which what is stable serves, users ask, and a person has let the canary begin.
 
     Args of what it gives: what to write instead of what in the daemon's file, and what is wrong with the service.
     """
@@ -53,6 +53,7 @@ def waiting(found, tmp_path):
             stage.is_live(FAR, **faults)
             stage.resume(state.last_good)
             stage.users.begin()
+            stage.say("approve")
             return stage
 
         yield begin

@@ -120,7 +120,8 @@ class Stage:
 
     def hook(self, *words):
         argv = [str(self.folder / f"{self.proxy}.py"), *words]
-        done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60,
+                              env=environment())
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -131,7 +132,7 @@ class Stage:
         """A real one; stopped by SIGTERM at the end, if it still runs."""
         argv = [sys.executable, "-c", PROGRAM, "daemon", "run", self.file.name, "--db", self.db]
         with (self.folder / "daemon.log").open("ab") as log, subprocess.Popen(
-            argv, cwd=self.folder, stdout=log, stderr=log
+            argv, cwd=self.folder, stdout=log, stderr=log, env=environment()
         ) as process:
             try:
                 yield process
@@ -143,8 +144,9 @@ class Stage:
                     process.kill()
 
     def say(self, word):
-        argv = [sys.executable, "-c", PROGRAM, "daemon", word, "shop", "--db", self.db]
-        subprocess.run(argv, cwd=self.folder, check=True, capture_output=True, timeout=60)
+        """As `autotune daemon WORD` does."""
+        with open_record(self.db) as record:
+            record.journal("shop").tell(word, {"by": "somebody"})
 
     def until(self, condition, process=None, limit_s=LIMIT_S):
         """The state as soon as it is so."""
@@ -175,7 +177,7 @@ class Stage:
     def _proxy(self):
         argv = {
             "haproxy": [program("haproxy"), "-f", "haproxy.cfg"],
-            "nginx": [program("nginx"), "-p", str(self.folder), "-c", "nginx.conf", "-e", "nginx.log"],
+            "nginx": [program("nginx"), "-p", str(self.folder), "-c", "nginx.conf", "-e", "nginx.log", "-g", "daemon off;"],
         }[self.proxy]
         with running(argv, self.folder, f"{self.proxy}.out", self.ports["8080"]):
             yield
@@ -267,6 +269,12 @@ class Users:
         if self._started:
             self._thread.join(60)
         self._client.__exit__(None, None, None)
+
+
+def environment():
+    """The nginx of the tests is found by the hook's own name of it."""
+    beside = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
 
 
 def free_ports(count):

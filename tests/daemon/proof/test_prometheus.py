@@ -24,7 +24,6 @@ def tried(stage):
     """The canary, from when both arms serve; what the service is afterwards must be what it was."""
     before = stage.state()
     with stage.daemon() as daemon:
-        stage.say("approve")
         stage.until(lambda state: state.phase is Phase.CANARY and state.reached, daemon)
         yield
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
