@@ -55,7 +55,13 @@ def bring(arm, folder, name, replicas, percent):
     if name:
         config = f"{NAME}-{name}"
         made = kubectl(
-            "create", "configmap", config, f"--from-env-file={Path(folder) / FILE}", "--dry-run=client", "--output", "yaml"
+            "create",
+            "configmap",
+            config,
+            f"--from-env-file={Path(folder) / FILE}",
+            "--dry-run=client",
+            "--output",
+            "yaml",
         )
         kubectl("apply", "--filename", "-", given=made)
         container = {"name": CONTAINER, "envFrom": [{"configMapRef": {"name": config}}]}
@@ -89,7 +95,9 @@ def observe():
     }
     percent = round(100 * ready["candidate"] / max(1, sum(ready.values())))
     candidate = names["candidate"] if ready["candidate"] else ""
-    print(json.dumps({"stable": names["stable"] if ready["stable"] else "", "candidate": candidate, "percent": percent}))
+    print(
+        json.dumps({"stable": names["stable"] if ready["stable"] else "", "candidate": candidate, "percent": percent})
+    )
 
 
 def main():

@@ -120,8 +120,9 @@ class Stage:
 
     def hook(self, *words):
         argv = [str(self.folder / f"{self.proxy}.py"), *words]
-        done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60,
-                              env=environment())
+        done = subprocess.run(
+            argv, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60, env=environment()
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -131,9 +132,10 @@ class Stage:
     def daemon(self):
         """A real one; stopped by SIGTERM at the end, if it still runs."""
         argv = [sys.executable, "-c", PROGRAM, "daemon", "run", self.file.name, "--db", self.db]
-        with (self.folder / "daemon.log").open("ab") as log, subprocess.Popen(
-            argv, cwd=self.folder, stdout=log, stderr=log, env=environment()
-        ) as process:
+        with (
+            (self.folder / "daemon.log").open("ab") as log,
+            subprocess.Popen(argv, cwd=self.folder, stdout=log, stderr=log, env=environment()) as process,
+        ):
             try:
                 yield process
             finally:
@@ -177,7 +179,17 @@ class Stage:
     def _proxy(self):
         argv = {
             "haproxy": [program("haproxy"), "-f", "haproxy.cfg"],
-            "nginx": [program("nginx"), "-p", str(self.folder), "-c", "nginx.conf", "-e", "nginx.log", "-g", "daemon off;"],
+            "nginx": [
+                program("nginx"),
+                "-p",
+                str(self.folder),
+                "-c",
+                "nginx.conf",
+                "-e",
+                "nginx.log",
+                "-g",
+                "daemon off;",
+            ],
         }[self.proxy]
         with running(argv, self.folder, f"{self.proxy}.out", self.ports["8080"]):
             yield
@@ -295,9 +307,12 @@ def free_ports(count):
 @contextmanager
 def running(argv, folder, log, port):
     """A server in the foreground, from when it answers to the end of the block."""
-    with (folder / log).open("ab") as output, subprocess.Popen(
-        argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-    ) as process:
+    with (
+        (folder / log).open("ab") as output,
+        subprocess.Popen(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        ) as process,
+    ):
         try:
             wait_until(lambda: process.poll() is not None or is_open(port))
             assert process.poll() is None, (folder / log).read_text()

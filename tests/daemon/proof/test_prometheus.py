@@ -67,8 +67,12 @@ def test_not_a_number(waiting):
 
 def test_infinitely_good(waiting):
     """Its time does not grow: answers for each second of work are answers divided by nothing."""
-    changes = [(QUERY, INFINITE), ("latency_mean_s:  ", "answers_per_s:  "), ("minimize: latency_mean_s", "maximize: answers_per_s"),
-               ('slo: ["latency_mean_s <= 60 ms"]', "slo: []")]
+    changes = [
+        (QUERY, INFINITE),
+        ("latency_mean_s:  ", "answers_per_s:  "),
+        ("minimize: latency_mean_s", "maximize: answers_per_s"),
+        ('slo: ["latency_mean_s <= 60 ms"]', "slo: []"),
+    ]
     stage = waiting(*changes, sum={"64": "1"})
     with tried(stage):
         wait_until(lambda: stage.ask(INFINITE, "candidate") == "+Inf")
