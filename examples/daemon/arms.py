@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +27,12 @@ START_S, STOP_S = 20, 10  # the hooks' deadline in the daemon's file must be lon
 START = 'echo $$ > "$1.new" && mv "$1.new" "$1"; set -a; . "$2"; set +a; shift 2; exec "$@"'
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why a hook does not do what it is told; its text is what the daemon tells its people."""
 
 
 @contextmanager
-def leading(token):
+def leading(token: str) -> Iterator[None]:
     """One hook at a time, and none of a daemon that leads no more: `token` grows with every new leader."""
     STATE.mkdir(exist_ok=True)
     with (STATE / "lock").open("w") as lock:
@@ -39,14 +40,14 @@ def leading(token):
         file = STATE / "token"
         newest = int(file.read_text()) if file.exists() else 0
         if int(token) < newest:
-            raise Refused(f"token {token} is of an older leader: the newest is {newest}")
+            raise RefusedError(f"token {token} is of an older leader: the newest is {newest}")
         new = file.with_suffix(".new")
         new.write_text(str(int(token)))
         new.replace(file)
         yield
 
 
-def running(arm):
+def running(arm: str) -> str:
     """The hash of the bundle that an arm's process was started with; empty when there is no process.
 
     The process itself is asked, by its environment: a file would still say it after a crash or a reboot.
@@ -54,7 +55,7 @@ def running(arm):
     return seen(arm)[1]
 
 
-def seen(arm):
+def seen(arm: str) -> tuple[int, str]:
     """(number, hash) of the arm's process."""
     try:
         pid = int((STATE / f"{arm}.pid").read_text())
@@ -67,7 +68,7 @@ def seen(arm):
     return pid, said.get(b"SERVICE_BUNDLE", b"").decode()
 
 
-def is_up(arm):
+def is_up(arm: str) -> bool:
     """Whether it answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{PORTS[arm]}/health", timeout=2) as answer:
@@ -76,12 +77,12 @@ def is_up(arm):
         return False
 
 
-def replace(arm, folder, name):
+def replace(arm: str, folder: str, name: str) -> None:
     """Stop what an arm runs, start the bundle in `folder` there, and wait until it answers. Nobody may be using it."""
     stop(arm)
     file = Path(folder) / FILE
     if not file.is_file():
-        raise Refused(f"there is no {file}: FILE in {__file__} is another")
+        raise RefusedError(f"there is no {file}: FILE in {__file__} is another")
     program = [word.format(port=PORTS[arm]) for word in COMMAND]
     with (STATE / f"{arm}.log").open("ab") as log:
         subprocess.Popen(
@@ -93,12 +94,12 @@ def replace(arm, folder, name):
     await_up(arm)
 
 
-def await_up(arm):
+def await_up(arm: str) -> None:
     """Until it answers; a process that an earlier hook has started may still be on its way."""
     until(lambda: is_up(arm) and running(arm), START_S, f"{arm} does not answer: see {STATE / arm}.log")
 
 
-def stop(arm):
+def stop(arm: str) -> None:
     """End the arm's process, and be sure that it has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         pid, _ = seen(arm)
@@ -106,22 +107,30 @@ def stop(arm):
             return
         os.kill(pid, number)
         try:
-            return until(lambda: not seen(arm)[0], STOP_S, f"{arm} does not end")
-        except Refused:
+            until(lambda: not seen(arm)[0], STOP_S, f"{arm} does not end")
+            return
+        except RefusedError:
             if number == signal.SIGKILL:
                 raise
 
 
-def until(condition, limit_s, complaint):
+def until(condition: Callable[[], object], limit_s: float, complaint: str) -> None:
     """Ask again and again."""
     ends_s = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > ends_s:
-            raise Refused(complaint)
+            raise RefusedError(complaint)
         time.sleep(0.02)
 
 
-def share(weights, stable, stable_hash, candidate, candidate_hash, percent):
+def share(
+    weights: Callable[[int, int], None],
+    stable: str,
+    stable_hash: str,
+    candidate: str,
+    candidate_hash: str,
+    percent: str,
+) -> None:
     """Bring both arms to what is wanted, while at every moment somebody serves who is up.
 
     Each step looks at what is there and not at what was done, so it may be killed anywhere and called again with the
@@ -156,7 +165,7 @@ def share(weights, stable, stable_hash, candidate, candidate_hash, percent):
     weights(100 - int(percent), int(percent))
 
 
-def main(apply, observe):
+def main(apply: Callable[..., None], observe: Callable[[], None]) -> None:
     """`HOOK apply STABLE STABLE_HASH CANDIDATE CANDIDATE_HASH PERCENT TOKEN`, or `HOOK observe`."""
     try:
         match sys.argv[1:]:
@@ -166,6 +175,6 @@ def main(apply, observe):
             case ["observe"]:
                 observe()
             case _:
-                raise Refused(f"{sys.argv[0]}: apply with six words, or observe; got {sys.argv[1:]}")
-    except (Refused, OSError) as error:
+                raise RefusedError(f"{sys.argv[0]}: apply with six words, or observe; got {sys.argv[1:]}")
+    except (RefusedError, OSError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

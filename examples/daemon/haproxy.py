@@ -15,7 +15,7 @@ BACKEND = "shop"
 DRAIN_S = 20  # a request that takes longer than this is cut off
 
 
-def ask(words):
+def ask(words: str) -> str:
     """What HAProxy answers on its socket (stats socket … level admin)."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
@@ -27,16 +27,16 @@ def ask(words):
     return answer.decode()
 
 
-def rows():
+def rows() -> dict[str, dict[str, str]]:
     """What HAProxy knows of each arm: status, weight, requests on their way."""
     table = csv.DictReader(ask("show stat").removeprefix("# ").splitlines())
     found = {row["svname"]: row for row in table if row["pxname"] == BACKEND and row["svname"] in arms.PORTS}
     if len(found) != len(arms.PORTS):
-        raise arms.Refused(f"HAProxy has no servers {', '.join(arms.PORTS)} in the backend {BACKEND}")
+        raise arms.RefusedError(f"HAProxy has no servers {', '.join(arms.PORTS)} in the backend {BACKEND}")
     return found
 
 
-def weights(stable, candidate):
+def weights(stable: int, candidate: int) -> None:
     """Give the arms their shares; who has none has no requests left afterwards."""
     wanted = {"stable": stable, "candidate": candidate}
     for arm in sorted(wanted, key=wanted.get, reverse=True):  # more comes first: never may both have none
@@ -45,22 +45,24 @@ def weights(stable, candidate):
                 lambda arm=arm: rows()[arm]["status"].startswith("UP"), arms.START_S, f"HAProxy finds {arm} down"
             )
         if answer := ask(f"set weight {BACKEND}/{arm} {wanted[arm]}").strip():
-            raise arms.Refused(f"HAProxy says: {answer}")
+            raise arms.RefusedError(f"HAProxy says: {answer}")
     for arm in wanted:
         if not wanted[arm]:
             arms.until(lambda arm=arm: is_idle(arm), DRAIN_S, f"{arm} is not drained")
 
 
-def is_idle(arm):
+def is_idle(arm: str) -> bool:
+    """Whether HAProxy has no request on its way to it."""
     row = rows()[arm]
     return int(row["scur"]) + int(row["qcur"]) == 0
 
 
-def apply(stable, stable_hash, candidate, candidate_hash, percent):
+def apply(stable: str, stable_hash: str, candidate: str, candidate_hash: str, percent: str) -> None:
+    """Put in place what is wanted."""
     arms.share(weights, stable, stable_hash, candidate, candidate_hash, percent)
 
 
-def observe():
+def observe() -> None:
     """What runs, and the shares that HAProxy really gives."""
     found = {arm: int(row["weight"]) for arm, row in rows().items()}
     candidate = arms.running("candidate")

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 KUBECTL = ["kubectl", "--namespace", "default"]
 NAME = "shop"  # deployments shop-stable and shop-candidate
@@ -20,38 +21,41 @@ ROLLOUT = "50s"  # shorter than the hooks' deadline
 TOKEN, BUNDLE, PERCENT = "autotune/token", "autotune/bundle", "autotune/percent"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why nothing is done."""
 
 
-def kubectl(*words, given=None):
+def kubectl(*words: str, given: str | None = None) -> str:
+    """What it prints; its complaint is an error."""
     done = subprocess.run([*KUBECTL, *words], input=given, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Refused(f"kubectl {' '.join(words[:3])}: {done.stderr.strip()}")
+        raise RefusedError(f"kubectl {' '.join(words[:3])}: {done.stderr.strip()}")
     return done.stdout
 
 
-def deployment(arm):
+def deployment(arm: str) -> dict[str, Any]:
+    """As it is now."""
     return json.loads(kubectl("get", "deployment", f"{NAME}-{arm}", "--output", "json"))
 
 
-def lead(token):
+def lead(token: str) -> None:
     """Refuse an older leader; what is read and written is one step, by the version that was read."""
     metadata = deployment("stable")["metadata"]
     newest = int(metadata.get("annotations", {}).get(TOKEN, 0))
     if int(token) < newest:
-        raise Refused(f"token {token} is of an older leader: the newest is {newest}")
+        raise RefusedError(f"token {token} is of an older leader: the newest is {newest}")
     told = {"resourceVersion": metadata["resourceVersion"], "annotations": {TOKEN: str(int(token))}}
     patch("stable", {"metadata": told})
 
 
-def patch(arm, what):
+def patch(arm: str, what: dict[str, Any]) -> None:
+    """Change an arm's deployment."""
     kubectl("patch", "deployment", f"{NAME}-{arm}", "--type", "strategic", "--patch", json.dumps(what))
 
 
-def bring(arm, folder, name, replicas, percent):
+def bring(arm: str, folder: str, name: str, replicas: int, percent: str) -> None:
     """Let a deployment run a bundle with so many replicas, and wait until they do."""
-    template = {}
+    template: dict[str, Any] = {}
     if name:
         config = f"{NAME}-{name}"
         made = kubectl(
@@ -71,10 +75,11 @@ def bring(arm, folder, name, replicas, percent):
     kubectl("rollout", "status", f"deployment/{NAME}-{arm}", f"--timeout={ROLLOUT}")
 
 
-def apply(stable, stable_hash, candidate, candidate_hash, percent):
+def apply(stable: str, stable_hash: str, candidate: str, candidate_hash: str, percent: str) -> None:
+    """Put in place what is wanted."""
     beside = REPLICAS * int(percent) // 100
     if beside * 100 != REPLICAS * int(percent):
-        raise Refused(f"{percent} % of {REPLICAS} replicas is no whole number: change REPLICAS, or percents")
+        raise RefusedError(f"{percent} % of {REPLICAS} replicas is no whole number: change REPLICAS, or percents")
     steps = [("stable", stable, stable_hash, REPLICAS - beside), ("candidate", candidate, candidate_hash, beside)]
     if replicas("stable") > REPLICAS - beside:  # who gets more is first: never are there fewer than all
         steps.reverse()
@@ -82,11 +87,12 @@ def apply(stable, stable_hash, candidate, candidate_hash, percent):
         bring(arm, folder, name, count, percent)
 
 
-def replicas(arm):
+def replicas(arm: str) -> int:
+    """How many it is to have."""
     return deployment(arm)["spec"].get("replicas", 1)
 
 
-def observe():
+def observe() -> None:
     """What is ready, and not only what was asked for."""
     found = {arm: deployment(arm) for arm in ("stable", "candidate")}
     ready = {arm: one.get("status", {}).get("readyReplicas", 0) for arm, one in found.items()}
@@ -100,7 +106,8 @@ def observe():
     )
 
 
-def main():
+def main() -> None:
+    """`kubectl.py apply STABLE STABLE_HASH CANDIDATE CANDIDATE_HASH PERCENT TOKEN`, or `kubectl.py observe`."""
     try:
         match sys.argv[1:]:
             case ["apply", *words, token] if len(words) == 5:
@@ -109,8 +116,8 @@ def main():
             case ["observe"]:
                 observe()
             case _:
-                raise Refused(f"apply with six words, or observe; got {sys.argv[1:]}")
-    except (Refused, OSError) as error:
+                raise RefusedError(f"apply with six words, or observe; got {sys.argv[1:]}")
+    except (RefusedError, OSError) as error:
         sys.exit(f"kubectl.py: {error}")
 
 

@@ -12,7 +12,8 @@ import arms
 SHARE = arms.STATE / "percent"  # only remembered: there is nobody whose requests could be shared
 
 
-def apply(stable, stable_hash, candidate, candidate_hash, percent):
+def apply(stable: str, stable_hash: str, candidate: str, candidate_hash: str, percent: str) -> None:
+    """Put in place what is wanted."""
     for arm, folder, name in (("stable", stable, stable_hash), ("candidate", candidate, candidate_hash)):
         if not name:
             arms.stop(arm)
@@ -25,7 +26,8 @@ def apply(stable, stable_hash, candidate, candidate_hash, percent):
     new.replace(SHARE)
 
 
-def observe():
+def observe() -> None:
+    """What runs."""
     candidate = arms.running("candidate")
     percent = int(SHARE.read_text()) if candidate and SHARE.exists() else 0
     print(json.dumps({"stable": arms.running("stable"), "candidate": candidate, "percent": percent}))

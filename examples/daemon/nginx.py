@@ -18,7 +18,7 @@ SHARES = "http://127.0.0.1:8404/shares"  # what nginx has loaded: the file may s
 DRAIN_S = 35  # longer than worker_shutdown_timeout
 
 
-def weights(stable, candidate):
+def weights(stable: int, candidate: int) -> None:
     """Give the arms their shares of 100; no request of the earlier shares is left afterwards."""
     arm = {0: "* stable;", 100: "* candidate;"}.get(candidate, f"{candidate}% candidate; * stable;")
     new = FILE.with_suffix(".new")
@@ -33,13 +33,14 @@ def weights(stable, candidate):
     arms.until(lambda: shares() == (stable, candidate), arms.START_S, f"nginx has other shares: {shares()}")
 
 
-def nginx(*words):
+def nginx(*words: str) -> None:
+    """Its own program; what it complains of is an error."""
     done = subprocess.run([*NGINX, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise arms.Refused(f"nginx {' '.join(words)}: {done.stdout}")
+        raise arms.RefusedError(f"nginx {' '.join(words)}: {done.stdout}")
 
 
-def workers():
+def workers() -> set[str]:
     """Numbers of the processes whose parent is nginx' first one."""
     master, found = PID.read_text().strip(), set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -52,18 +53,19 @@ def workers():
     return found
 
 
-def shares():
+def shares() -> tuple[int, int]:
     """(stable, candidate) as nginx has them."""
     with urllib.request.urlopen(SHARES, timeout=5) as answer:
         stable, candidate = answer.read().split()
     return int(stable), int(candidate)
 
 
-def apply(stable, stable_hash, candidate, candidate_hash, percent):
+def apply(stable: str, stable_hash: str, candidate: str, candidate_hash: str, percent: str) -> None:
+    """Put in place what is wanted."""
     arms.share(weights, stable, stable_hash, candidate, candidate_hash, percent)
 
 
-def observe():
+def observe() -> None:
     """What runs, and the shares that nginx really gives."""
     candidate = arms.running("candidate")
     percent = shares()[1] if candidate else 0

@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,12 +25,12 @@ BLOCK_KIB = int(os.environ.get("AUTOTUNE_BLOCK_KIB", "8"))  # as the bundle's .e
 ENVIRONMENT = Path(__file__).resolve().with_name("environment.json")
 
 
-def work_s(storage):
+def work_s(storage: Mapping[str, float]) -> float:
     """How long an answer takes."""
     return math.ceil(ANSWER_KIB / BLOCK_KIB) * storage["round_trip_s"] + BLOCK_KIB * storage["waste_s_per_kib"]
 
 
-def answer():
+def answer() -> str:
     """What everybody gets."""
     time.sleep(work_s(json.loads(ENVIRONMENT.read_text())))
     return "x" * 16
@@ -38,17 +39,19 @@ def answer():
 class Counts:
     """What /metrics says."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock = threading.Lock()
         self.answers, self.seconds, self.codes = 0, 0.0, {200: 0}
 
-    def add(self, code, seconds):
+    def add(self, code: int, seconds: float) -> None:
+        """One more."""
         with self.lock:
             self.codes[code] = self.codes.get(code, 0) + 1
             if code == 200:
                 self.answers, self.seconds = self.answers + 1, self.seconds + seconds
 
-    def lines(self):
+    def lines(self) -> Iterator[str]:
+        """The page."""
         with self.lock:
             yield "# TYPE request_seconds summary"
             yield f"request_seconds_sum {self.seconds}"
@@ -59,16 +62,20 @@ class Counts:
 
 
 class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
     protocol_version = "HTTP/1.1"  # connections are kept
     disable_nagle_algorithm = True  # else every answer waits for an acknowledgement
     wbufsize = -1  # head and body in one packet
     counts = Counts()
 
-    def do_POST(self):
+    def do_POST(self) -> None:
+        """Whatever is asked, the answer is the same."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.work()
 
-    def do_GET(self):
+    def do_GET(self) -> None:
+        """Likewise, but for two pages."""
         if self.path == "/metrics":
             self.send(200, "\n".join(self.counts.lines()) + "\n", "text/plain; version=0.0.4")
         elif self.path == "/health":
@@ -76,16 +83,19 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.work()
 
-    def work(self):
+    def work(self) -> None:
+        """Answer, and count it."""
         begun_s = time.perf_counter()
         code, text = self.reply()
         self.counts.add(code, time.perf_counter() - begun_s)
         self.send(code, text)
 
-    def reply(self):
+    def reply(self) -> tuple[int, str]:
+        """Status and body."""
         return 200, json.dumps({"answer": answer()})
 
-    def send(self, code, text, kind="application/json"):
+    def send(self, code: int, text: str, kind: str = "application/json") -> None:
+        """A whole answer."""
         body = text.encode()
         self.send_response(code)
         self.send_header("Content-Type", kind)
@@ -93,16 +103,18 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         """Nothing: a line a request is too much."""
 
 
 class Server(ThreadingHTTPServer):
+    """A thread a connection."""
+
     request_queue_size = 256
     daemon_threads = True
 
 
-def measure(count):
+def measure(count: int) -> float:
     """Mean seconds of so many answers."""
     begun_s = time.perf_counter()
     for _ in range(count):
@@ -110,7 +122,8 @@ def measure(count):
     return (time.perf_counter() - begun_s) / count
 
 
-def main(handler=Handler):
+def main(handler: type[Handler] = Handler) -> None:
+    """Serve, or measure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     parser.add_argument("--measure", type=int)

@@ -8,7 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stage import FAR, NEAR, Stage, program, wait_until
+from outside import program, wait_until
+from stage import FAR, Stage
 
 from autotuner.types import Phase
 

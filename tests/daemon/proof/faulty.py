@@ -1,10 +1,12 @@
 """The example's server where it is not as it should be: what is wrong, and with which block, is in live.json.
 
 `answer_s`: {block: seconds} instead of what the storage says. `errors`: {block: share of requests that fail}.
-`most_per_s`: {block: requests}: beyond them it takes three times as long, as when memory is short. `sum`: {block: number}:
-what /metrics says instead of the sum of all times. There is a gauge besides: how long the last answer took.
+`most_per_s`: {block: requests}: beyond them it takes three times as long, as when memory is short.
+`sum`: {block: number}: what /metrics says instead of the sum of all times.
+There is a gauge besides: how long the last answer took.
 """
 
+import itertools
 import json
 import time
 from collections import deque
@@ -14,6 +16,7 @@ import server
 
 LIVE = Path(__file__).resolve().with_name("live.json")
 BLOCK = str(server.BLOCK_KIB)
+BEGUN_S, ASKED = deque(maxlen=1000), itertools.count(1)
 
 
 class Counts(server.Counts):
@@ -33,17 +36,15 @@ class Counts(server.Counts):
 
 class Handler(server.Handler):
     counts = Counts()
-    begun_s = deque(maxlen=1000)
-    asked = 0
 
     def reply(self):
         live, now_s = json.loads(LIVE.read_text()), time.monotonic()
-        Handler.begun_s.append(now_s)
-        Handler.asked += 1
-        if Handler.asked * (share := live.get("errors", {}).get(BLOCK, 0)) % 1 + share > 1:
+        BEGUN_S.append(now_s)
+        asked = next(ASKED)
+        if asked * (share := live.get("errors", {}).get(BLOCK, 0)) % 1 + share > 1:
             return 500, json.dumps({"error": "out of memory"})
         needed_s = live.get("answer_s", {}).get(BLOCK) or server.work_s(live)
-        rate_per_s = sum(now_s - at < 1 for at in list(Handler.begun_s))
+        rate_per_s = sum(now_s - at < 1 for at in list(BEGUN_S))
         crowded = rate_per_s > live.get("most_per_s", {}).get(BLOCK, rate_per_s)
         time.sleep(needed_s * (3 if crowded else 1))
         return 200, json.dumps({"answer": "x" * 16})

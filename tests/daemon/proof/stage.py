@@ -7,23 +7,17 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections import Counter
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
+from outside import Users, environment, fetched, free_ports, program, running, wait_until, write
 
-from autotuner.load.plan import Call, Plan
-from autotuner.load.process import LoadClient
 from autotuner.store import open_record
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "daemon"
@@ -31,13 +25,7 @@ PROGRAM = "from autotuner.cli.main import app; app()"
 NEAR = {"round_trip_s": 0.002, "waste_s_per_kib": 0.0015}  # of storage: 8 KiB is best, with 28 ms
 FAR = {"round_trip_s": 0.012, "waste_s_per_kib": 0.0001}  # 8 KiB takes 97 ms, 64 KiB takes 18 ms
 PORTS = ("8001", "8002", "8080", "8404", "9090")  # that the example's files name
-LIMIT_S = 120.0
-
-
-def program(name):
-    """Where one of Debian's servers is; None where it is not."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name)
+LIMIT_S = 180.0
 
 
 class Stage:
@@ -52,7 +40,6 @@ class Stage:
 
     def __init__(self, folder, proxy="haproxy", record=None, changes=()):
         self.folder, self.proxy = folder, proxy
-        self.service = None
         shutil.copytree(EXAMPLE, folder)
         shutil.copy(Path(__file__).with_name("faulty.py"), folder)
         self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
@@ -179,17 +166,7 @@ class Stage:
     def _proxy(self):
         argv = {
             "haproxy": [program("haproxy"), "-f", "haproxy.cfg"],
-            "nginx": [
-                program("nginx"),
-                "-p",
-                str(self.folder),
-                "-c",
-                "nginx.conf",
-                "-e",
-                "nginx.log",
-                "-g",
-                "daemon off;",
-            ],
+            "nginx": [*f"{program('nginx')} -p {self.folder} -c nginx.conf -e nginx.log -g".split(), "daemon off;"],
         }[self.proxy]
         with running(argv, self.folder, f"{self.proxy}.out", self.ports["8080"]):
             yield
@@ -240,111 +217,3 @@ class Stage:
     def _end_servers(self):
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
-
-
-class Users:
-    """Our own client, as users: requests at an even rate until the end, each counted.
-
-    Args:
-        url: That they know.
-        rate_per_s: Of all together.
-    """
-
-    def __init__(self, url, rate_per_s=40):
-        self.url, self.rate_per_s = url, rate_per_s
-        self.answered, self.failures, self._over = 0, Counter(), threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-
-    def __enter__(self):
-        self._client = LoadClient()
-        self._client.__enter__()
-        self._started = False
-        return self
-
-    def begin(self):
-        """From now on requests come."""
-        self._started = True
-        self._thread.start()
-
-    def _ask(self):
-        calls = tuple(Call({"q": 1}, number / self.rate_per_s) for number in range(self.rate_per_s // 2))
-        while not self._over.is_set():
-            episode = self._client.run(Plan(self.url, calls, api="json", timeout_s=30.0))
-            for reply in episode.replies:
-                if reply.answer.failure:
-                    self.failures[reply.answer.failure] += 1
-                else:
-                    self.answered += 1
-
-    def __exit__(self, *what):
-        self._over.set()
-        if self._started:
-            self._thread.join(60)
-        self._client.__exit__(None, None, None)
-
-
-def environment():
-    """The nginx of the tests is found by the hook's own name of it."""
-    beside = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
-
-
-def free_ports(count):
-    """Below those that the kernel gives away by itself, so that no client's connection takes one meanwhile."""
-    found, port = [], 10000 + os.getpid() % 9000
-    while len(found) < count:
-        port += 1
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-    return found
-
-
-@contextmanager
-def running(argv, folder, log, port):
-    """A server in the foreground, from when it answers to the end of the block."""
-    with (
-        (folder / log).open("ab") as output,
-        subprocess.Popen(
-            argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        ) as process,
-    ):
-        try:
-            wait_until(lambda: process.poll() is not None or is_open(port))
-            assert process.poll() is None, (folder / log).read_text()
-            yield process
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def is_open(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) == 0
-
-
-def fetched(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.read().decode()
-    except (urllib.error.URLError, OSError):
-        return ""
-
-
-def wait_until(condition, limit_s=60.0):
-    ends_s = time.monotonic() + limit_s
-    while not (found := condition()):
-        assert time.monotonic() < ends_s, "nothing happened"
-        time.sleep(0.02)
-    return found
-
-
-def write(path, data):
-    """At once: servers read it at every request."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(data))
-    new.replace(path)

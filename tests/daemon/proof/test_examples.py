@@ -13,7 +13,8 @@ import time
 
 import psutil
 import pytest
-from stage import EXAMPLE, environment, free_ports, wait_until
+from outside import environment, free_ports, wait_until
+from stage import EXAMPLE
 
 from autotuner.daemon.spec import load_service
 

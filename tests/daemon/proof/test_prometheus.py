@@ -8,7 +8,7 @@ import signal
 from contextlib import contextmanager
 
 import pytest
-from stage import wait_until
+from outside import wait_until
 
 from autotuner.types import Phase
 
