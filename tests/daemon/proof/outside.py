@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -74,7 +75,7 @@ def environment():
 
 def free_ports(count):
     """Below those that the kernel gives away by itself, so that no client's connection takes one meanwhile."""
-    found, port = [], 10000 + os.getpid() % 9000
+    found, port = [], random.randrange(10000, 30000)
     while len(found) < count:
         port += 1
         with socket.socket() as probe:
