@@ -94,6 +94,18 @@ def replace(arm: str, folder: str, name: str) -> None:
     await_up(arm)
 
 
+def serves(arm: str, name: str) -> bool:
+    """Whether it answers with this bundle; with no name, whether nothing runs. One that hangs does not serve."""
+    if running(arm) != name:
+        return False
+    try:
+        if name:
+            await_up(arm)
+        return True
+    except RefusedError:
+        return False
+
+
 def await_up(arm: str) -> None:
     """Until it answers; a process that an earlier hook has started may still be on its way."""
     until(lambda: is_up(arm) and running(arm), START_S, f"{arm} does not answer: see {STATE / arm}.log")
@@ -145,23 +157,19 @@ def share(
         candidate_hash: Its name.
         percent: Share of the candidate.
     """
-    if running("stable") != stable_hash:
-        if is_up("stable") and running("candidate") != stable_hash:  # the other arm has to stand in for this one
+    if not serves("stable", stable_hash):
+        if is_up("stable") and not serves("candidate", stable_hash):  # the other arm has to stand in for this one
             weights(100, 0)
             replace("candidate", stable, stable_hash)
-        if running("candidate"):
-            await_up("candidate")
+        if is_up("candidate"):
             weights(0, 100)
         replace("stable", stable, stable_hash)
-    await_up("stable")
-    if running("candidate") != candidate_hash:
+    if not serves("candidate", candidate_hash):
         weights(100, 0)
         if candidate:
             replace("candidate", candidate, candidate_hash)
         else:
             stop("candidate")
-    if candidate:
-        await_up("candidate")
     weights(100 - int(percent), int(percent))
 
 

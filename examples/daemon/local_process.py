@@ -17,10 +17,8 @@ def apply(stable: str, stable_hash: str, candidate: str, candidate_hash: str, pe
     for arm, folder, name in (("stable", stable, stable_hash), ("candidate", candidate, candidate_hash)):
         if not name:
             arms.stop(arm)
-        elif arms.running(arm) != name:
+        elif not arms.serves(arm, name):
             arms.replace(arm, folder, name)
-        else:
-            arms.await_up(arm)
     new = SHARE.with_suffix(".new")
     new.write_text(percent)
     new.replace(SHARE)

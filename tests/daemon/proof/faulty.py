@@ -40,8 +40,8 @@ class Handler(server.Handler):
     def reply(self):
         live, now_s = json.loads(LIVE.read_text()), time.monotonic()
         BEGUN_S.append(now_s)
-        asked = next(ASKED)
-        if asked * (share := live.get("errors", {}).get(BLOCK, 0)) % 1 + share > 1:
+        asked, share = next(ASKED), live.get("errors", {}).get(BLOCK, 0)
+        if int(asked * share) > int((asked - 1) * share):
             return 500, json.dumps({"error": "out of memory"})
         needed_s = live.get("answer_s", {}).get(BLOCK) or server.work_s(live)
         rate_per_s = sum(now_s - at < 1 for at in list(BEGUN_S))

@@ -136,6 +136,17 @@ def test_a_local_process_is_started_once_and_replaced_by_another_bundle(local):
     assert local.apply(TWO) == (TWO, "", 0)
 
 
+def test_a_process_that_hangs_is_restarted(local):
+    """It runs with the right bundle, and does not answer."""
+    text = (local.folder / "arms.py").read_text()
+    assert "START_S, STOP_S = 20, 10" in text
+    (local.folder / "arms.py").write_text(text.replace("START_S, STOP_S = 20, 10", "START_S, STOP_S = 5, 1"))
+    local.apply(ONE)
+    os.kill(hung := local.pid("stable"), signal.SIGSTOP)
+    assert local.apply(ONE) == (ONE, "", 0)
+    assert local.pid("stable") != hung
+
+
 def test_an_older_leader_is_refused_and_changes_nothing(local):
     local.apply(ONE, token=7)
     done = local.run(*local.argv(TWO, token=6))

@@ -64,7 +64,7 @@ def test_a_canary_that_errs_is_taken_back(waiting, found):
         is_back(stage, found[1])
     assert "it failed" in state.reason
     assert Phase.PROMOTING not in phases(stage)
-    assert len(stage.entries("window")) <= 1 + 3, "as soon as it cannot be luck any more"
+    assert len(stage.entries("window")) <= 1 + 4, "as soon as it cannot be luck any more"
     assert stage.users.failures
     assert all("out of memory" in failure for failure in stage.users.failures), stage.users.failures
 
@@ -91,6 +91,11 @@ def test_what_is_good_in_the_canary_and_bad_afterwards_is_taken_back(waiting, fo
     assert not stage.users.failures
 
 
+def is_at(state, phase):
+    """Or just after: a busy machine may have seen nothing of a phase that ends by itself."""
+    return state.phase is phase or (phase is Phase.PROMOTING and state.phase is Phase.PROBATION)
+
+
 KILLED = ((Phase.CANARY, False), (Phase.CANARY, True), (Phase.PROMOTING, False), (Phase.PROBATION, True))
 
 
@@ -99,7 +104,7 @@ def test_killed_on_the_way_it_goes_on_and_the_way_back_stays_open(waiting, found
     draw, before, stage = random.Random(0), found[1], waiting(ONE_STEP)
     for phase, reached in KILLED:
         with stage.daemon() as daemon:
-            stage.until(lambda state, p=phase, r=reached: state.phase is p and state.reached >= r, daemon)
+            stage.until(lambda state, p=phase, r=reached: is_at(state, p) and state.reached >= r, daemon)
             time.sleep(draw.uniform(0.0, 1.0))
             os.kill(daemon.pid, signal.SIGKILL)
             daemon.wait()
@@ -112,7 +117,7 @@ def test_killed_on_the_way_it_goes_on_and_the_way_back_stays_open(waiting, found
         assert stage.observe() == {"stable": before.candidate, "candidate": "", "percent": 0}
         assert passes(stage) == 2
         stage.say("rollback")
-        stage.until(lambda state: state.phase is Phase.ROLLING_BACK and not state.reached, daemon)
+        stage.until(lambda state: state.last_good == before.last_good, daemon)
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
     with stage.daemon() as daemon:
