@@ -3,7 +3,7 @@
 `answer_s`: {block: seconds} instead of what the storage says. `errors`: {block: share of requests that fail}.
 `most_per_s`: {block: requests}: beyond them it takes three times as long, as when memory is short.
 `sum`: {block: number}: what /metrics says instead of the sum of all times.
-There is a gauge besides: how long the last answer took.
+`start_s`: until it answers. There is a gauge besides: how long the last answer took.
 """
 
 import itertools
@@ -51,4 +51,5 @@ class Handler(server.Handler):
 
 
 if __name__ == "__main__":
+    time.sleep(json.loads(LIVE.read_text()).get("start_s", 0.0))
     server.main(Handler)

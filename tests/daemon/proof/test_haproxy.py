@@ -45,7 +45,7 @@ def test_another_environment_is_noticed_and_a_better_configuration_found(found):
 
 
 def test_what_is_better_is_promoted_without_one_failed_request(waiting, found):
-    before, stage = found[1], waiting()
+    before, stage = found[1], waiting(start_s=1.0)  # long enough for HAProxy to find it down
     with stage.daemon() as daemon:
         stage.until(lambda state: state.phase is Phase.PROBATION, daemon)
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
