@@ -36,16 +36,16 @@ def is_back(stage, before):
 
 
 def test_another_environment_is_noticed_and_a_better_configuration_found(found):
-    _, state, (before, after), users = found
-    assert "latency_mean_s" not in state.reason
-    assert "answer_s" in state.reason
-    assert (before, after) == ({"block_kib": 8}, {"block_kib": 64})
-    assert users.answered > 100
-    assert not users.failures
+    seen = found.seen
+    assert ["latency_mean_s is" in reason and "3 looks in a row" in reason for reason in seen["reasons"]] == [True]
+    assert "answer_s" in found.state.reason
+    assert (seen["before"], seen["after"]) == ({"block_kib": 8}, {"block_kib": 64})
+    assert seen["answered"] > 100
+    assert not seen["failures"]
 
 
 def test_what_is_better_is_promoted_without_one_failed_request(waiting, found):
-    before, stage = found[1], waiting(start_s=1.0)  # long enough for HAProxy to find it down
+    before, stage = found.state, waiting(start_s=1.0)  # long enough for HAProxy to find it down
     with stage.daemon() as daemon:
         stage.until(lambda state: state.phase is Phase.PROBATION, daemon)
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
@@ -61,7 +61,7 @@ def test_a_canary_that_errs_is_taken_back(waiting, found):
     stage = waiting(errors={"64": 0.2})
     with stage.daemon() as daemon:
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
-        is_back(stage, found[1])
+        is_back(stage, found.state)
     assert "it failed" in state.reason
     assert Phase.PROMOTING not in phases(stage)
     assert len(stage.entries("window")) <= 1 + 4, "as soon as it cannot be luck any more"
@@ -74,7 +74,7 @@ def test_a_canary_that_is_a_tenth_worse_is_taken_back(waiting, found):
     stage = waiting(ONE_STEP, answer_s={"8": 0.05, "64": 0.055})
     with stage.daemon() as daemon:
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
-        is_back(stage, found[1])
+        is_back(stage, found.state)
     assert "latency_mean_s is worse" in state.reason
     assert Phase.PROMOTING not in phases(stage)
     assert not stage.users.failures
@@ -86,7 +86,7 @@ def test_what_is_good_in_the_canary_and_bad_afterwards_is_taken_back(waiting, fo
     with stage.daemon() as daemon:
         stage.until(lambda state: state.phase is Phase.PROBATION, daemon)
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
-        is_back(stage, found[1])
+        is_back(stage, found.state)
     assert "in probation, FAIL" in state.reason or "over latency_mean_s" in state.reason
     assert not stage.users.failures
 
@@ -101,7 +101,7 @@ KILLED = ((Phase.CANARY, False), (Phase.CANARY, True), (Phase.PROMOTING, False),
 
 def test_killed_on_the_way_it_goes_on_and_the_way_back_stays_open(waiting, found):
     """Amid the hook, amid windows, in each phase; users do not notice, and in the end a person wants the old one."""
-    draw, before, stage = random.Random(0), found[1], waiting(ONE_STEP)
+    draw, before, stage = random.Random(0), found.state, waiting(ONE_STEP)
     for phase, reached in KILLED:
         with stage.daemon() as daemon:
             stage.until(lambda state, p=phase, r=reached: is_at(state, p) and state.reached >= r, daemon)

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_promoted_and_taken_back_without_one_failed_request(waiting, found):
-    before, stage = found[1], waiting(("percents: [20, 50]", "percents: [50]"), proxy="nginx")
+    before, stage = found.state, waiting(("percents: [20, 50]", "percents: [50]"), proxy="nginx")
     with stage.daemon() as daemon:
         stage.until(lambda state: state.phase is Phase.PROBATION, daemon)
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
