@@ -58,7 +58,7 @@ def test_what_is_better_is_promoted_without_one_failed_request(waiting, found):
 
 def test_a_canary_that_errs_is_taken_back(waiting, found):
     """Users see its own failures, and no others."""
-    stage = waiting(errors={"64": 0.2})
+    stage = waiting(errors={"64": 0.5})
     with stage.daemon() as daemon:
         state = stage.until(lambda state: state.phase is Phase.WATCHING and state.reached, daemon)
         is_back(stage, found.state)
