@@ -11,11 +11,12 @@ NEEDS_APT = @command -v apt-get >/dev/null || { echo "no apt-get here: put a $(@
 
 setup: $(STAMP)
 
-# torch first: with it in place no later step is tempted by another build.
+# torch first: with it in place no later step is tempted by another build. Bytecode comes with the first import, of what is
+# imported: to compile all of it takes longer than to unpack it.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
 # Debian's Prometheus scrapes us in the tests, and its HAProxy and nginx stand before the services that the daemon changes.

@@ -47,7 +47,8 @@ def test_a_study_that_is_stopped_is_taken_up(request_of, tmp_path):
 
     slow = ["protocol.min_measure_s=0.3", "protocol.max_measure_s=0.5"]
     assert work(request_of("start", overrides=slow), tmp_path / "log", soon) is None
-    assert psutil.Process().children(recursive=True) == []
+    children = psutil.Process().children(recursive=True)  # a tracker of shared memory may be dead and not yet waited for
+    assert [child for child in children if child.status() != psutil.STATUS_ZOMBIE] == []
     assert work(request_of("resume"), tmp_path / "log", lambda: False) == {}
     with open_record(str(tmp_path / "record.db")) as record:
         assert record.study("s").events("finished")
