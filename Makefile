@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+SERVERS := $(abspath $(VENV)/servers)
+NEEDS_APT = @command -v apt-get >/dev/null || { echo "no apt-get here: put a $(@F) on the PATH yourself"; exit 1; }
 
-.PHONY: setup tune test test-fast check schema prometheus clean
+.PHONY: setup tune test test-fast check schema prometheus servers clean
 
 setup: $(STAMP)
 
@@ -17,15 +19,32 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-# Debian's Prometheus scrapes us in the tests. Unpacked beside python, not installed: no service, no user, no sudo.
+# Debian's Prometheus scrapes us in the tests, and its HAProxy and nginx stand before the services that the daemon changes.
+# Unpacked beside python, not installed: no service, no user, no sudo.
 prometheus: $(BIN)/prometheus
+servers: $(BIN)/haproxy $(BIN)/nginx
 
-$(BIN)/prometheus: | $(STAMP)
-	command -v apt-get >/dev/null || { echo "no apt-get here: put a prometheus on the PATH yourself"; exit 1; }
-	test "$$(id -u)" != 0 || apt-get update -qq
+$(BIN)/prometheus: | $(VENV)/.lists
+	$(NEEDS_APT)
 	unpacked=$$(mktemp -d) && trap 'rm -rf "$$unpacked"' EXIT && cd "$$unpacked" && \
 		apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && \
 		install usr/bin/prometheus "$(abspath $@)"
+
+# With the shared libraries that this machine lacks; the programs find them by the path in their wrapper.
+$(BIN)/haproxy $(BIN)/nginx: $(BIN)/%: | $(VENV)/.lists
+	$(NEEDS_APT)
+	unpacked=$$(mktemp -d) && trap 'rm -rf "$$unpacked"' EXIT && cd "$$unpacked" && \
+		lacking=$$(apt-get -s install --no-install-recommends $* | awk '/^Inst lib/ {print $$2}') && \
+		apt-get -qq download $* $$lacking && for package in *.deb; do dpkg -x "$$package" . || exit 1; done && \
+		mkdir -p "$(SERVERS)" && cp -a usr/sbin/$* "$(SERVERS)" && \
+		find . -name '*.so*' -exec cp -a -t "$(SERVERS)" {} +
+	printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s/%s" "$$@"\n' "$(SERVERS)" "$(SERVERS)" $* > $@
+	chmod 755 $@
+
+# One look at Debian's lists is enough for all of them.
+$(VENV)/.lists: | $(STAMP)
+	! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || apt-get update -qq
+	touch $@
 
 tune: setup
 	$(BIN)/autotune study start search_spaces/inference.yaml $(TUNE)
