@@ -56,7 +56,6 @@ def _failing(windows: Sequence[Window], rules: CanaryRules) -> str:
     failed = sum(window.candidate_failures for window in windows)
     others = sum(window.baseline_requests for window in windows)
     share = sum(window.baseline_failures for window in windows) / others if others else 0.0
-    asked = max(asked, failed)  # who counts them may have looked at another moment
     expected = min(0.99, max(_LEAST_RATE, rules.failure_ratio + share))
     if not failed or 1 - binomial_tail(failed - 1, asked, expected) > _SURPRISE:
         return ""
