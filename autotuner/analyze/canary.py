@@ -20,7 +20,9 @@ _MOST_LOG = 50.0  # of a ratio in one window: what is beyond is no time and no r
 _CAUTION = 0.5  # standard errors that are added to the autocorrelation that was seen: it is underestimated
 
 
-def judge_canary(windows: Sequence[Window], aim: Guard, guards: Sequence[Guard], rules: CanaryRules) -> CanaryVerdict:
+def judge_canary(
+    windows: Sequence[Window], aim: Guard, guards: Sequence[Guard], rules: CanaryRules, warm_up: Sequence[Window] = ()
+) -> CanaryVerdict:
     """Look at what was seen so far; may be asked after every window.
 
     Args:
@@ -28,8 +30,9 @@ def judge_canary(windows: Sequence[Window], aim: Guard, guards: Sequence[Guard],
         aim: What should get better; no worse is not enough.
         guards: What must not get worse.
         rules: How strictly.
+        warm_up: Windows before, whose times count for nothing: a request that failed there has failed all the same.
     """
-    failing = _failing([window for window in windows if _is_counted(window)], rules)
+    failing = _failing([window for window in (*warm_up, *windows) if _is_counted(window)], rules)
     metrics = {guard.metric: guard for guard in (aim, *guards)}
     usable = [window for window in windows if _is_usable(window, metrics)]
     unusable = len(windows) - len(usable)
@@ -37,7 +40,9 @@ def judge_canary(windows: Sequence[Window], aim: Guard, guards: Sequence[Guard],
     if failing:
         return conclude(Ruling.FAIL, failing, settled=True)
     if unusable > rules.unusable_ratio * max(len(windows), rules.least_windows):
+        last = next((window.gap for window in reversed(windows) if window.gap), "")
         text = f"{unusable} of {len(windows)} windows have no usable numbers of {', '.join(metrics)}"
+        text += f"; the last time: {last}" if last else ""
         return conclude(Ruling.ERROR, text, settled=True)
     over = len(windows) >= rules.most_windows
     if len(usable) < rules.least_windows:

@@ -25,11 +25,12 @@ def ruled(entries: Iterable[Entry], state: ServiceState, terms: Terms) -> Recall
         terms: What a candidate must be better at.
     """
     probation = state.phase is Phase.PROBATION
-    seen = list(_windows(entries, state))[terms.warm_up_windows :]
-    windows = [_turned(one) if probation else one for one in seen]
+    seen = [_turned(one) if probation else one for one in _windows(entries, state)]
+    warm_up, windows = seen[: terms.warm_up_windows], seen[terms.warm_up_windows :]
     if broken := broken_by_candidate(windows, terms.levels, terms.breaches):
         return Recalled(broken)
-    verdict = judge_canary(windows, terms.aim, terms.guards, terms.probation if probation else terms.rules)
+    rules = terms.probation if probation else terms.rules
+    verdict = judge_canary(windows, terms.aim, terms.guards, rules, warm_up)
     return Ruled(verdict) if verdict.settled else None
 
 
@@ -44,5 +45,5 @@ def _turned(window: Window) -> Window:
     """In probation the new one serves stably, and the old one stands beside it."""
     return Window(
         window.candidate, window.baseline, window.candidate_requests, window.candidate_failures,
-        window.baseline_requests, window.baseline_failures,
+        window.baseline_requests, window.baseline_failures, window.gap,
     )  # fmt: skip

@@ -8,6 +8,8 @@ from datetime import datetime
 from autotuner.errors import MachineError
 from autotuner.store.journal import Journal
 
+_END_S = 2.0  # for a renewal that waits for the record; when it comes later, it does no harm
+
 
 class Leadership:
     """Of one service, by one daemon.
@@ -64,7 +66,7 @@ class Leadership:
             yield lambda: lost.is_set() or called()
         finally:
             over.set()
-            thread.join()
+            thread.join(_END_S)
 
     def _ask(self) -> int | None:
         self._renewed = self._clock()

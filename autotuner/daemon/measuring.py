@@ -68,17 +68,18 @@ class Measuring:
         else:
             time.sleep(self._spec.canary.window)
         if isinstance(pools, Gap):
-            return Window({}, {})
+            return Window({}, {}, gap=pools.reason)
         now_s = time.time()
-        stable, candidate = (self._numbers(names, arm, now_s) for arm in (STABLE, CANDIDATE))
-        counts: list[int] = []
+        found = {arm: self._read(names, arm, now_s) for arm in (STABLE, CANDIDATE)}
+        counts: dict[str, tuple[int, int]] = {}
         for arm in (STABLE, CANDIDATE):
             counted = self._counts(arm, pools)
             if isinstance(counted, Gap):
                 logger.warning("a window cannot be used: the requests of %s: %s", arm, counted.reason)
-                return Window({}, {})
-            counts += counted
-        return Window(stable, candidate, *counts)
+                return Window({}, {}, gap=f"the requests of {arm}: {counted.reason}")
+            counts[arm] = counted
+        numbers = _numbers(found[STABLE]), _numbers(found[CANDIDATE])
+        return Window(*numbers, *counts[STABLE], *counts[CANDIDATE], _gap(found))
 
     def _begin(self, names: Iterable[str], now_s: float) -> None:
         """Even where this look fails: an earlier one would tell of other seconds."""
@@ -90,11 +91,6 @@ class Measuring:
 
     def _read(self, names: Iterable[str], arm: str, now_s: float) -> dict[str, Read]:
         return {name: self._sources[arm][name].read(now_s) for name in names}
-
-    def _numbers(self, names: Iterable[str], arm: str, now_s: float) -> dict[str, float]:
-        """What has a number; a gap is left out, and the judge sees that it is missing."""
-        found = self._read(names, arm, now_s)
-        return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
 
     def _counts(self, arm: str, pools: Mapping[str, Pool]) -> tuple[int, int] | Gap:
         """Requests and failures of an arm: the client's own, or what Prometheus counted; 0 where nobody counts."""
@@ -133,6 +129,22 @@ class Measuring:
         assert signal.query is not None
         url = signal.url or spec.prometheus or ""
         return Prometheus(fill(url), fill(signal.query), fill(signal.age_query), signal.max_age)
+
+
+def _numbers(found: Mapping[str, Read]) -> dict[str, float]:
+    """What has a number; a gap is left out, and the judge sees that it is missing."""
+    return {name: read.value for name, read in found.items() if isinstance(read, Reading)}
+
+
+def _gap(found: Mapping[str, Mapping[str, Read]]) -> str:
+    """The first of the arms' gaps, in words; empty for none."""
+    gaps = (
+        f"{name} of {arm}: {read.reason}"
+        for arm, reads in found.items()
+        for name, read in reads.items()
+        if isinstance(read, Gap)
+    )
+    return next(gaps, "")
 
 
 class _Loaded:

@@ -4,6 +4,7 @@ import math
 import re
 import sqlite3
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -97,8 +98,8 @@ def open_database(url: str, busy_timeout_s: float, *, create: bool) -> Iterator[
     parsed = _parse(url)
     database = Database(_create_engine(parsed, busy_timeout_s), parsed, _path(parsed))
     event.listen(database.engine, "handle_error", lambda context: _translate(database, context))
-    event.listen(database.engine, "begin", _begin)
     if database.path is not None:
+        event.listen(database.engine, "begin", _Beginning())
         event.listen(database.engine, "connect", _set_pragmas)
         if not create and not database.path.exists():
             raise UsageError(f"there is no record at {database.path}", "name it with --db, or start a study")
@@ -171,10 +172,26 @@ def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> No
     cursor.close()
 
 
-def _begin(connection: Connection) -> None:
-    # A deferred transaction that turns into a writer midway fails at once, whatever the busy timeout.
-    if connection.dialect.name == "sqlite":
-        immediate = connection.get_execution_options().get("immediate", False)
+class _Beginning:
+    """Begins transactions of SQLite.
+
+    An interruption may come between the beginning of a transaction and the `with` that would end it; it then stays
+    open for as long as anybody looks at the traceback, and what is written on the way out would wait for itself. So
+    before a thread begins to write, whatever it has left open is rolled back: a thread never has two to finish.
+    """
+
+    def __init__(self) -> None:
+        self._by: dict[int, tuple[Any, int]] = {}  # connections of the driver by identity, and who began on them last
+
+    def __call__(self, connection: Connection) -> None:
+        immediate, mine = connection.get_execution_options().get("immediate", False), threading.get_ident()
+        driver: Any = connection.connection.dbapi_connection
+        if immediate:
+            for other, thread in list(self._by.values()):
+                if thread == mine and other is not driver and other.in_transaction:
+                    other.rollback()
+        self._by[id(driver)] = (driver, mine)
+        # A deferred transaction that turns into a writer midway fails at once, whatever the busy timeout.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 

@@ -26,6 +26,7 @@ class Window:
         candidate: The same of what may take its place.
         baseline_requests: How many it was asked; 0 where nobody counts.
         baseline_failures: How many of them failed.
+        gap: Why numbers of it are missing, for people; empty when none are.
     """
 
     baseline: Metrics
@@ -34,6 +35,7 @@ class Window:
     baseline_failures: int = 0
     candidate_requests: int = 0
     candidate_failures: int = 0
+    gap: str = ""
 
 
 @dataclass(frozen=True, slots=True)

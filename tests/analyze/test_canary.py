@@ -91,6 +91,23 @@ def test_failing_requests_end_it_at_once():
     assert verdict.reason == "it failed 8 of 100 requests, and 0.10% are allowed"
 
 
+def test_failing_requests_count_in_the_warm_up_too():
+    """Its times tell of the time before; who was answered with an error was so all the same."""
+    failing = windows(2, candidate_requests=50, candidate_failures=4, baseline_requests=50)
+    good = windows(40, p95=0.5, candidate_requests=50, baseline_requests=50)
+    assert judge_canary(good, AIM, GUARDS, RULES).ruling is Ruling.PASS
+    assert judge_canary(good[:1], AIM, GUARDS, RULES, failing).ruling is Ruling.FAIL
+    slow = windows(2, p95=9.0, candidate_requests=50, baseline_requests=50)
+    assert judge_canary(good, AIM, GUARDS, RULES, slow).ruling is Ruling.PASS
+
+
+def test_why_windows_had_no_numbers_is_said():
+    kept = windows(40, p95=0.5)
+    gaps = [Window({}, {}, gap=f"server down {number}") for number in range(20)]
+    reason = judged([*kept, *gaps]).reason
+    assert reason == f"20 of 60 windows have no usable numbers of {P95}, {RATE}; the last time: server down 19"
+
+
 def test_what_the_baseline_fails_as_well_is_nobodys_fault():
     alike = {"baseline_requests": 100, "baseline_failures": 5, "candidate_requests": 100, "candidate_failures": 5}
     assert judged(windows(30, p95=0.8, noise=0.01, **alike)).ruling is Ruling.PASS

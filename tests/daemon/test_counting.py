@@ -91,7 +91,8 @@ def test_requests_and_failures_of_both_arms(spec):
 def test_a_window_whose_failures_nobody_knows_counts_for_neither(spec, caplog, arm, wrong, words):
     """Every request of the candidate may have failed: its good latency is no reason to promote it."""
     found = measured(spec, **{f"{name}_{arm}": value for name, value in wrong.items()})
-    assert found == Window({}, {})
+    assert found == Window({}, {}, gap=found.gap)
+    assert found.gap.startswith("the requests of ")
     assert f"a window cannot be used: the requests of {arm}: {words}" in caplog.text
     aim = Guard("latency_p95_s", maximize=False)
     verdict = judge_canary([found] * 20, aim, (), CanaryRules())

@@ -6,11 +6,13 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from autotuner.errors import AutotuneError, MachineError, UsageError
 from autotuner.store import open_record
+from autotuner.store.database import open_database
 
 
 def fill(path, spec, tools, count=20):
@@ -118,6 +120,28 @@ def test_a_busy_writer_lets_others_read_and_makes_writers_wait(path, spec, tools
         assert str(path) in caught.value.message
     with open_record(str(path)) as record:
         record.study("tiny").append_trial(tools.trial(20))
+
+
+@pytest.mark.parametrize("immediate", [True, False], ids=["writing", "reading"])
+def test_what_an_interruption_left_open_is_not_waited_for(path, immediate):
+    """Between a transaction's beginning and its `with`: while the traceback is alive, so is the transaction."""
+    with open_database(f"sqlite:///{path}", 0.5, create=True) as database:
+        left = database.writing() if immediate else database.reading()
+        left.__enter__().exec_driver_sql("SELECT * FROM sqlite_master").all()
+        with database.writing() as connection:
+            connection.exec_driver_sql("UPDATE autotune_revision SET version_num = version_num")
+        assert left is not None
+
+
+def test_what_another_thread_does_is_waited_for(path):
+    with open_database(f"sqlite:///{path}", 0.2, create=True) as database, ThreadPoolExecutor(1) as other:
+        writing = other.submit(database.writing).result()
+        other.submit(writing.__enter__).result()
+        with pytest.raises(MachineError, match="locked"), database.writing():
+            pass
+        other.submit(writing.__exit__, None, None, None).result()
+        with database.writing():
+            pass
 
 
 def test_an_exclusive_lock_is_named_at_opening(path, spec, tools):
