@@ -15,14 +15,17 @@ from autotuner.statistics import binomial_tail, estimate_log_ratio
 from autotuner.types import CanaryRules, CanaryVerdict, Estimate, Guard, Ruling, Window
 
 _SURPRISE = 1e-4  # chance of so many failures by luck at which a canary is taken back, at each look
+_DIFFERENCE = 1e-3  # the same beside the other arm's failures
+_SUSPICION = 0.05  # the same beside those of the same time alone, in which it may have been asked little
 _LEAST_RATE = 1e-9  # of failures, where none is allowed
 _MOST_LOG = 50.0  # of a ratio in one window: what is beyond is no time and no rate, and must still be a number
 _CAUTION = 0.5  # standard errors that are added to the autocorrelation that was seen: it is underestimated
 
 
 def judge_canary(
-    windows: Sequence[Window], aim: Guard, guards: Sequence[Guard], rules: CanaryRules, warm_up: Sequence[Window] = ()
-) -> CanaryVerdict:
+    windows: Sequence[Window], aim: Guard, guards: Sequence[Guard], rules: CanaryRules,
+    warm_up: Sequence[Window] = (), known: tuple[int, int] = (0, 0),
+) -> CanaryVerdict:  # fmt: skip
     """Look at what was seen so far; may be asked after every window.
 
     Args:
@@ -31,8 +34,9 @@ def judge_canary(
         guards: What must not get worse.
         rules: How strictly.
         warm_up: Windows before, whose times count for nothing: a request that failed there has failed all the same.
+        known: Requests and failures of the baseline before, which tell how many it fails where it is asked little now.
     """
-    failing = _failing([window for window in (*warm_up, *windows) if _is_counted(window)], rules)
+    failing = _failing([window for window in (*warm_up, *windows) if _is_counted(window)], rules, known)
     metrics = {guard.metric: guard for guard in (aim, *guards)}
     usable = [window for window in windows if _is_usable(window, metrics)]
     unusable = len(windows) - len(usable)
@@ -55,16 +59,32 @@ def judge_canary(
     return conclude(ruling, text, settled=settled, gains=gains)
 
 
-def _failing(windows: Sequence[Window], rules: CanaryRules) -> str:
-    """In a sentence, if the candidate fails more requests than chance and the baseline's own failures explain."""
+def _failing(windows: Sequence[Window], rules: CanaryRules, known: tuple[int, int]) -> str:
+    """In a sentence, if the candidate fails more requests than are allowed, and more than the baseline does.
+
+    The first is a binomial test, the second the exact conditional one: if both arms failed alike, each of their
+    failures would be the candidate's with the probability of its share of the requests. A share of failures that was
+    seen in few requests is so not taken for exact.
+    """
     asked = sum(window.candidate_requests for window in windows)
     failed = sum(window.candidate_failures for window in windows)
     others = sum(window.baseline_requests for window in windows)
-    share = sum(window.baseline_failures for window in windows) / others if others else 0.0
-    expected = min(0.99, max(_LEAST_RATE, rules.failure_ratio + share))
-    if not failed or 1 - binomial_tail(failed - 1, asked, expected) > _SURPRISE:
+    theirs = sum(window.baseline_failures for window in windows)
+    if not failed or _chance(failed, asked, min(0.99, max(_LEAST_RATE, rules.failure_ratio))) > _SURPRISE:
         return ""
-    return f"it failed {failed:,} of {asked:,} requests, and {expected:.2%} are allowed"
+    if others and rules.failure_ratio + theirs + known[1] > 0:  # where none is allowed and none was seen, one is enough
+        if _chance(failed, failed + theirs, asked / (asked + others)) > _SUSPICION:
+            return ""
+        others, theirs = others + known[0], theirs + known[1]
+        if _chance(failed, failed + theirs, asked / (asked + others)) > _DIFFERENCE:
+            return ""
+    beside = f", the other one {theirs:,} of {others:,}" if theirs else ""
+    return f"it failed {failed:,} of {asked:,} requests{beside}, and {rules.failure_ratio:.2%} are allowed"
+
+
+def _chance(least: int, of: int, share: float) -> float:
+    """P(X >= least) where X is binomial."""
+    return 1 - binomial_tail(least - 1, of, share)
 
 
 def _is_usable(window: Window, metrics: Iterable[str]) -> bool:

@@ -11,9 +11,9 @@ from autotuner.types import Phase, ServiceState, Window
 
 
 def most_windows(state: ServiceState, terms: Terms) -> int:
-    """So many of the newest are looked at, those counted that count for nothing."""
-    rules = terms.probation if state.phase is Phase.PROBATION else terms.rules
-    return rules.most_windows + terms.warm_up_windows
+    """So many of the newest are looked at: all of the cycle's, those counted that count for nothing."""
+    most = terms.rules.most_windows * (state.step + 1) + terms.warm_up_windows * (state.step + 2)
+    return most + (terms.probation.most_windows if state.phase is Phase.PROBATION else 0)
 
 
 def ruled(entries: Iterable[Entry], state: ServiceState, terms: Terms) -> Recalled | Ruled | None:
@@ -25,12 +25,13 @@ def ruled(entries: Iterable[Entry], state: ServiceState, terms: Terms) -> Recall
         terms: What a candidate must be better at.
     """
     probation = state.phase is Phase.PROBATION
+    entries = list(entries)
     seen = [_turned(one) if probation else one for one in _windows(entries, state)]
     warm_up, windows = seen[: terms.warm_up_windows], seen[terms.warm_up_windows :]
     if broken := broken_by_candidate(windows, terms.levels, terms.breaches):
         return Recalled(broken)
     rules = terms.probation if probation else terms.rules
-    verdict = judge_canary(windows, terms.aim, terms.guards, rules, warm_up)
+    verdict = judge_canary(windows, terms.aim, terms.guards, rules, warm_up, _known(entries, state))
     return Ruled(verdict) if verdict.settled else None
 
 
@@ -38,7 +39,22 @@ def _windows(entries: Iterable[Entry], state: ServiceState) -> Iterator[Window]:
     since = state.since.isoformat()
     for entry in entries:
         if entry.payload["since"] == since:
-            yield Window(**{name: value for name, value in entry.payload.items() if name != "since"})
+            yield _window(entry)
+
+
+def _known(entries: Iterable[Entry], state: ServiceState) -> tuple[int, int]:
+    """Requests and failures of the one that served, in earlier steps of this cycle: later it is asked less and less."""
+    since = state.since.isoformat()
+    before = [
+        _window(entry)
+        for entry in entries
+        if entry.payload.get("cycle") == state.cycle and entry.payload["since"] != since
+    ]
+    return sum(one.baseline_requests for one in before), sum(one.baseline_failures for one in before)
+
+
+def _window(entry: Entry) -> Window:
+    return Window(**{name: value for name, value in entry.payload.items() if name not in ("since", "cycle")})
 
 
 def _turned(window: Window) -> Window:

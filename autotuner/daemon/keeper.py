@@ -284,7 +284,7 @@ class Keeper:
         """One more window, and what the judge says to all of them."""
         with self._lease.during(self.is_called):
             window = self._world.window()
-        self._write("window", {"since": state.since, **asdict(window)})
+        self._write("window", {"cycle": state.cycle, "since": state.since, **asdict(window)})
         event = ruled(self._last("window", most_windows(state, self._terms)), state, self._terms)
         if event is None:
             return state
