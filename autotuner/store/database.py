@@ -99,7 +99,7 @@ def open_database(url: str, busy_timeout_s: float, *, create: bool) -> Iterator[
     database = Database(_create_engine(parsed, busy_timeout_s), parsed, _path(parsed))
     event.listen(database.engine, "handle_error", lambda context: _translate(database, context))
     if database.path is not None:
-        event.listen(database.engine, "begin", _Beginning())
+        _Transactions(database.engine)
         event.listen(database.engine, "connect", _set_pragmas)
         if not create and not database.path.exists():
             raise UsageError(f"there is no record at {database.path}", "name it with --db, or start a study")
@@ -172,27 +172,35 @@ def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> No
     cursor.close()
 
 
-class _Beginning:
-    """Begins transactions of SQLite.
+class _Transactions:
+    """Begins transactions of SQLite, on an engine.
 
     An interruption may come between the beginning of a transaction and the `with` that would end it; it then stays
     open for as long as anybody looks at the traceback, and what is written on the way out would wait for itself. So
     before a thread begins to write, whatever it has left open is rolled back: a thread never has two to finish.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._by: dict[int, tuple[Any, int]] = {}  # connections of the driver by identity, and who began on them last
+        self._lock = threading.Lock()
+        event.listen(engine, "begin", self._begin)
+        for ended in ("close", "close_detached"):
+            event.listen(engine, ended, self._forget)
 
-    def __call__(self, connection: Connection) -> None:
+    def _begin(self, connection: Connection) -> None:
         immediate, mine = connection.get_execution_options().get("immediate", False), threading.get_ident()
         driver: Any = connection.connection.dbapi_connection
-        if immediate:
-            for other, thread in list(self._by.values()):
-                if thread == mine and other is not driver and other.in_transaction:
-                    other.rollback()
-        self._by[id(driver)] = (driver, mine)
+        with self._lock:  # what another thread is about to begin is its own by then
+            self._by[id(driver)] = (driver, mine)
+            left = [one for one, thread in self._by.values() if thread == mine and one is not driver]
+            for one in left if immediate else ():
+                if one.in_transaction:
+                    one.rollback()
         # A deferred transaction that turns into a writer midway fails at once, whatever the busy timeout.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    def _forget(self, driver: DBAPIConnection, *_entry: ConnectionPoolEntry) -> None:
+        self._by.pop(id(driver), None)
 
 
 def _translate(database: Database, context: ExceptionContext) -> None:

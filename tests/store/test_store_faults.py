@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,33 @@ def test_what_an_interruption_left_open_is_not_waited_for(path, immediate):
         with database.writing() as connection:
             connection.exec_driver_sql("UPDATE autotune_revision SET version_num = version_num")
         assert left is not None
+
+
+def test_after_an_interruption_at_any_moment_its_thread_can_write(path):
+    """In a statement, between two, at the beginning or at the end: on the way out something is always written."""
+
+    asked = []
+
+    def interrupt(*_):
+        asked.append(True)
+        raise KeyboardInterrupt
+
+    draw, before = random.Random(0), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(40):
+            with open_database(f"sqlite:///{path}", 2.0, create=True) as database:
+                try:
+                    asked.clear()
+                    signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.001, 0.02))
+                    while not asked:  # the interpreter drops one that comes in a destructor
+                        with database.writing() as connection:
+                            connection.exec_driver_sql("UPDATE autotune_revision SET version_num = version_num")
+                except KeyboardInterrupt:
+                    with database.writing() as connection:
+                        connection.exec_driver_sql("UPDATE autotune_revision SET version_num = version_num")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_another_thread_does_is_waited_for(path):
