@@ -6,7 +6,6 @@ down that it was told: what a daemon that died has left untold, the next one tel
 
 import http.client
 import json
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
+from autotuner.daemon.leash import run_leashed
 from autotuner.errors import MachineError
 from autotuner.report.text import one_line
 from autotuner.store.journal import Entry, Journal
@@ -158,14 +158,12 @@ def run_program(argv: Sequence[str], text: str) -> str:
     if not argv:
         return ""
     try:
-        done = subprocess.run(
-            [*argv, text], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROGRAM_LIMIT_S, check=False
-        )
+        status, _ = run_leashed([*argv, text], _PROGRAM_LIMIT_S)  # what it prints may hold a secret
+    except TimeoutError as error:
+        return f"the alert program {error.strerror}"
     except (OSError, ValueError) as error:  # a word that the system cannot take is the latter
         return f"the alert program cannot be started: {argv[0]}: {getattr(error, 'strerror', '') or error}"
-    except subprocess.TimeoutExpired:
-        return f"the alert program did not end within {_PROGRAM_LIMIT_S:g} s"
-    return f"the alert program ended with {done.returncode}" if done.returncode else ""
+    return f"the alert program ended with {status}" if status else ""
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

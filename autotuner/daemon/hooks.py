@@ -5,28 +5,15 @@ can be told again after any crash. That it was put in place is believed only whe
 """
 
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotuner.daemon.leash import run_leashed
 from autotuner.types import Deployment
 
-MOST_OUTPUT = 2000  # characters of what a hook says that are kept
-# Runs a program with its arguments. The other end of stdin is ours alone: when we die, all of the program's group dies
-# too, lest it puts something old in place after the next daemon has put something newer there.
-_LEASHED = """
-exec 3<&0
-(read -r _ <&3; kill -9 0) & leash=$!
-"$@" </dev/null 3<&-
-status=$?
-kill -9 $leash
-exit $status
-"""
+MOST_OUTPUT = 2000  # characters of what a hook says that are written down
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +102,7 @@ def said_environment(argv: Sequence[str], limit_s: float) -> dict[str, str]:
 
 
 def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: float) -> str:
-    """Run one of the user's programs and return what it prints; no shell looks at its words.
+    """Run one of the user's programs and return what it prints: of much, the beginning and the end.
 
     Args:
         name: What it is, for errors.
@@ -129,36 +116,16 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], limit_s: 
     if limit_s <= 0:
         raise HookError(f"no time was left for {name}")
     filled = [_fill(word, words) for word in argv]
-    if shutil.which(filled[0]) is None:
-        raise HookError(f"{name} cannot be started: {filled[0]}: No such file that may be run")
-    with _leash() as end:
-        try:
-            process = subprocess.Popen(
-                ["sh", "-c", _LEASHED, name, *filled], stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", start_new_session=True,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:  # no more processes, words that are too long, or hold a NUL
-            raise HookError(f"{name} cannot be started: {error}") from None
-        with process:
-            try:
-                output, _ = process.communicate(timeout=limit_s)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                raise HookError(f"{name} did not end within {limit_s:.3g} s") from None
-    if process.returncode:
-        raise HookError(f"{name} ended with {process.returncode}: {' '.join(output[-MOST_OUTPUT:].split())}")
-    return output
-
-
-@contextmanager
-def _leash() -> Iterator[int]:
-    """Yields an end of a pipe that reaches its end when we do, however that is."""
-    theirs, ours = os.pipe()
     try:
-        yield theirs
-    finally:
-        os.close(theirs)
-        os.close(ours)
+        status, output = run_leashed(filled, limit_s)
+    except TimeoutError as error:
+        raise HookError(f"{name} {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise HookError(f"{name} cannot be started: {filled[0]}: {getattr(error, 'strerror', '') or error}") from None
+    if status:
+        said = " ".join(output[-MOST_OUTPUT:].split())
+        raise HookError(f"{name} ended with {status}{said and f': {said}'}")
+    return output
 
 
 def _written(value: object) -> str:

@@ -5,14 +5,17 @@ by them, neither for a candidate nor against it.
 """
 
 import http.client
+import io
 import json
 import math
+import socket
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 _MOST_BYTES = 1 << 20
@@ -95,16 +98,18 @@ def fetch(address: str, timeout_s: float, most_bytes: int, why: Callable[[bytes]
 
     Args:
         address: With http or https.
-        timeout_s: For all of it, not only for its next part.
+        timeout_s: For all of it, not only for its next part: headers, redirections and the body of an error too. (To
+            find the host's address takes what the system allows, and each of several addresses is given that long.)
         most_bytes: More is refused.
         why: What the body of an error says.
     """
-    ends_s = time.monotonic() + timeout_s
+    opener = urllib.request.build_opener(_InTime(time.monotonic() + timeout_s))
     try:
-        with urllib.request.urlopen(address, timeout=timeout_s) as answer:
-            return _whole(answer, ends_s, most_bytes)
+        with opener.open(address, timeout=timeout_s) as answer:
+            return _whole(answer, most_bytes)
     except urllib.error.HTTPError as error:
-        return Gap(f"it answers {error.code}: {_told(error, why)}")
+        with error:
+            return Gap(f"it answers {error.code}: {_told(error, why)}")
     except OSError as error:
         reason = getattr(error, "reason", error)
         late = isinstance(reason, TimeoutError)
@@ -113,15 +118,68 @@ def fetch(address: str, timeout_s: float, most_bytes: int, why: Callable[[bytes]
         return Gap(f"it speaks no HTTP: {type(error).__name__}")
 
 
-def _whole(answer: http.client.HTTPResponse, ends_s: float, most_bytes: int) -> bytes | Gap:
-    """The body; a socket's limit is for each part, and parts may drip for ever."""
+class _Until(io.RawIOBase):
+    """What a socket gives until `ends_s`: its own limit is for each part, and parts may drip for ever."""
+
+    def __init__(self, sock: socket.socket, ends_s: float) -> None:
+        self._sock, self._ends_s = sock, ends_s
+        self._parts = sock.makefile("rb", buffering=0)  # keeps the socket open until it is closed itself
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left_s(self._ends_s))
+        return self._parts.readinto(buffer)
+
+    def close(self) -> None:
+        self._parts.close()
+        super().close()
+
+
+class _InTime(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens what has to be over at `ends_s`."""
+
+    def __init__(self, ends_s: float) -> None:
+        super().__init__()
+        self._ends_s = ends_s
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(self._connection, http.client.HTTPConnection), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(self._connection, http.client.HTTPSConnection), request)
+
+    def _connection(
+        self, kind: type[http.client.HTTPConnection], host: str, timeout: float
+    ) -> http.client.HTTPConnection:
+        connection = kind(host, timeout=min(timeout, _left_s(self._ends_s)))
+        connection.response_class = self._response  # type: ignore[assignment]  # is called only
+        return connection
+
+    def _response(self, sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *args, **options)
+        response.fp.close()
+        response.fp = io.BufferedReader(_Until(sock, self._ends_s))
+        return response
+
+
+def _left_s(ends_s: float) -> float:
+    if (left_s := ends_s - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left_s
+
+
+def _whole(answer: http.client.HTTPResponse, most_bytes: int) -> bytes | Gap:
+    """The body."""
     body = b""
-    while part := answer.read1(_PART_BYTES):
-        body += part
-        if len(body) > most_bytes:
-            return Gap(f"its answer is longer than {most_bytes >> 20} MiB")
-        if time.monotonic() > ends_s:
-            return Gap("no whole answer in time")
+    try:
+        while part := answer.read1(_PART_BYTES):
+            body += part
+            if len(body) > most_bytes:
+                return Gap(f"its answer is longer than {most_bytes >> 20} MiB")
+    except TimeoutError:
+        return Gap("no whole answer in time")
     if len(body) < int(answer.headers.get("Content-Length") or 0):
         return Gap("its answer breaks off")
     return body

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -171,13 +172,22 @@ def test_a_program_is_given_the_text_and_its_failure_is_written_down(journal, tm
     with Alerts(journal, [str(tmp_path / "none")]) as alerts:
         tell(journal, alerts, "again")
     assert texts(journal)[1] == "the alert program ended with 3"
-    assert texts(journal)[3].endswith("none: No such file or directory")
+    assert texts(journal)[3].endswith("none: No such file that may be run")
 
 
 def test_a_word_that_no_program_can_be_given_is_a_failure():
     assert run_program(["true"], "half of a character: \ud800").startswith(
         "the alert program cannot be started: true: "
     )
+
+
+def test_a_program_that_takes_too_long_dies_with_all_that_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr("autotuner.daemon.alerts._PROGRAM_LIMIT_S", 0.3)
+    script = "sleep 300 & echo $! > $0; yes"
+    said = run_program(["sh", "-c", script, str(tmp_path / "pid")], "it is broken")
+    assert said == "the alert program did not end within 0.3 s"
+    left = psutil.Process(pid) if psutil.pid_exists(pid := int((tmp_path / "pid").read_text())) else None
+    assert left is None or left.status() == psutil.STATUS_ZOMBIE, left
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from autotuner.daemon.hooks import HookError, Hooks, observe, put_in_place, said_environment
+from autotuner.daemon.hooks import HookError, Hooks, observe, put_in_place, run_hook, said_environment
 from autotuner.types import Deployment
 
 SCRIPT = """
@@ -53,7 +54,7 @@ def with_(hooks, **changes):
     [
         ({"apply": ["false"]}, "apply ended with 1"),
         ({"apply": ["/does/not/exist"]}, "apply cannot be started: /does/not/exist: No such file"),
-        ({"apply": ["sleep", "60"], "deadline_s": 0.2}, "apply did not end within 0.2 s"),
+        ({"apply": ["sleep", "60"], "deadline_s": 0.2}, "apply did not end within 0."),
         ({"observe": ["echo", "fine"]}, "observe says no JSON object"),
         ({"observe": ["echo", "[]"]}, "observe says no JSON object"),
         ({"observe": ["echo", '{"stable": "zzz"}']}, "the service says that it is zzz, and not aaa with 10 % for bbb"),
@@ -116,6 +117,59 @@ def test_what_a_hook_leaves_running_goes_on(tmp_path):
     while not (tmp_path / "lives").exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
+
+
+def test_a_child_that_holds_the_output_beyond_the_hooks_end_is_waited_for_until_the_deadline(tmp_path):
+    """And then it dies, as all that takes too long; what left the group lives on, and is not waited for."""
+    for words, message in (("", "apply ended with 3: first second"), ("setsid", "apply did not end within 1 s")):
+        pid, late = tmp_path / f"{words}pid", "sleep 0.3; echo second" if not words else "exec sleep 300"
+        script = f"{words} sh -c 'echo $$ > {pid}; {late}' & echo first; "
+        script += f"until [ -s {pid} ]; do sleep 0.01; done; exit 3"
+        with pytest.raises(HookError, match=message):
+            run_hook("apply", ["sh", "-c", script], {}, 10 if not words else 1)
+    psutil.Process(int(pid.read_text())).kill()  # raises when it is gone
+
+
+GREEDY = """
+import resource
+from autotuner.daemon.hooks import HookError, run_hook
+try:
+    run_hook("apply", ["yes", "y" * 1000], {}, 2.0)
+except HookError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_a_hook_that_never_stops_printing_costs_no_memory():
+    """It prints gigabytes; the limit is for the whole process, with its modules."""
+    done = subprocess.run([sys.executable, "-c", GREEDY], capture_output=True, text=True, check=True)
+    said, most_mib = done.stdout.splitlines()
+    assert said == "apply did not end within 2 s"
+    assert int(most_mib) < 150
+
+
+def test_of_much_output_the_beginning_and_the_end_are_kept():
+    script = "echo first; head -c 9000000 /dev/zero | tr '\\0' x; echo last"
+    said = run_hook("evidence", ["sh", "-c", script], {}, 60)
+    assert said.startswith("first\nxxx")
+    assert said.endswith("xxxlast\n")
+    assert len(said) < 200_000
+    assert "x\n... 8868939 bytes are left out ...\nx" in said
+    with pytest.raises(HookError, match=r"smoke ended with 3: x*last$"):
+        run_hook("smoke", ["sh", "-c", f"{script}; exit 3"], {}, 60)
+
+
+def test_what_observe_says_counts_whole_or_not_at_all(tmp_path):
+    """What is left of much might else be read as something that it never said."""
+    for extra, whole in ((60_000, True), (500_000, False)):
+        (tmp_path / "said").write_text(json.dumps({"more": "x" * extra, "stable": "a"}))
+        hooks = Hooks([], ["cat", str(tmp_path / "said")])
+        if whole:
+            assert observe(hooks, 30) == Deployment("a")
+        else:
+            with pytest.raises(HookError, match="observe says no JSON object"):
+                observe(hooks, 30)
 
 
 @pytest.mark.parametrize(

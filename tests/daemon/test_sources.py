@@ -93,8 +93,8 @@ def test_everything_else_is_a_gap(answer, words):
 
 
 @contextmanager
-def speaking(*parts, every_s=0.0):
-    """A server that says just these bytes, part by part, and hangs up."""
+def speaking(*parts, every_s=0.0, said=None):
+    """A server that says just these bytes, part by part, and hangs up; what it said is added to `said`."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle(self):
@@ -102,6 +102,8 @@ def speaking(*parts, every_s=0.0):
             for part in parts:
                 self.wfile.write(part)
                 self.wfile.flush()
+                if said is not None:
+                    said.append(part)
                 time.sleep(every_s)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -130,6 +132,27 @@ def test_answers_that_are_none(parts, words):
             found = source.read(NOW_S)
             assert isinstance(found, Gap)
             assert words in found.reason
+
+
+ERROR = b"HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\n"
+ELSEWHERE = b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 1000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n", *[b"X: 1\r\n"] * 90], "no answer within 0.2 s"),
+        ([b"H"] * 90, "no answer within 0.2 s"),
+        ([ERROR, *[b"x"] * 90], "it answers 500: no reason given"),
+        ([ELSEWHERE, *[b"x"] * 90], "no answer within 0.2 s"),
+    ],
+)
+def test_what_drips_is_over_in_time_wherever_it_drips(parts, words):
+    """Whoever waited for all of it would hear the server out."""
+    said = []
+    with speaking(*parts, every_s=0.1, said=said) as url:
+        assert Prometheus(url, "q", timeout_s=0.2).read(NOW_S) == Gap(words)
+        assert len(said) < len(parts) / 2
 
 
 def test_a_server_that_is_down_is_a_gap():

@@ -35,18 +35,31 @@ def one(name, change=None):
     data = json.loads(file.read_text()) if file.exists() else blank
     if change:
         if change["metadata"].get("resourceVersion", version := data["metadata"]["resourceVersion"]) != version:
-            sys.exit("the object has been modified")
+            sys.exit(f"Error from server (Conflict): deployments.apps {{name}}: the object has been modified")
         data = merged(data, change)
         data["metadata"]["resourceVersion"] = str(int(version) + 1)
         data["status"] = {{"readyReplicas": data["spec"].get("replicas", 1)}}
         file.write_text(json.dumps(data))
     return data
-if words[0] == "get":
+if words[:2] == ["get", "configmaps"]:
+    label = dict([words[3].split("=")])
+    print(*(file.name.replace(".", "/") for file in here.glob("configmap.*") if json.loads(file.read_text()) == label))
+elif words[0] == "get":
     print(json.dumps(one(words[2])))
 elif words[0] == "patch":
+    if (meanwhile := here / "meanwhile.json").exists():  # what others change between a look and a patch, in turn
+        if (changes := json.loads(meanwhile.read_text())) and changes[0][0] in (words[2], ""):
+            meanwhile.write_text(json.dumps(changes[1:]))
+            for name, change in changes[0][1]:
+                one(name, change)
     one(words[2], json.loads(words[-1]))
 elif words[0] == "create":
-    print("kind: ConfigMap of", words[2])
+    print(json.dumps({{"kind": "ConfigMap", "metadata": {{"name": words[2]}}}}))
+elif words[0] == "apply":
+    made = json.loads(json.loads((here / "told").read_text().splitlines()[-1])[-1])
+    (here / f"configmap.{{made['metadata']['name']}}").write_text(json.dumps(made["metadata"]["labels"]))
+elif words[0] == "delete":
+    (here / words[1].replace("/", ".")).unlink()
 """
 
 
@@ -182,8 +195,9 @@ def test_kubernetes_is_told_both_deployments_whole(cluster):
     assert cluster.apply(TWO, token=5) == (TWO, "", 0)
     words = told(cluster)
     assert ["create", "configmap", f"shop-{TWO}", f"--from-env-file={cluster.folder / TWO / 'shop.docker.env'}",
-            "--dry-run=client", "--output", "yaml"] in words  # fmt: skip
-    assert ["apply", "--filename", "-", f"kind: ConfigMap of shop-{TWO}\n"] in words
+            "--dry-run=client", "--output", "json"] in words  # fmt: skip
+    made = {"kind": "ConfigMap", "metadata": {"name": f"shop-{TWO}", "labels": {"autotune/service": "shop"}}}
+    assert ["apply", "--filename", "-", json.dumps(made)] in words
     patch = json.loads(next(one[-1] for one in words if one[:3] == ["patch", "deployment", "shop-candidate"]
                             and TWO in one[-1]))  # fmt: skip
     assert patch["spec"]["replicas"] == 2
@@ -201,3 +215,55 @@ def test_kubernetes_refuses_an_older_leader_and_a_share_that_replicas_cannot_mak
     done = cluster.run(*cluster.argv(ONE, TWO, 15, token=7))
     assert (done.returncode, "15 % of 10 replicas" in done.stderr) == (1, True)
     assert cluster.observe() == (ONE, "", 0)
+
+
+def configs(cluster):
+    return {file.name.removeprefix("configmap.shop-") for file in cluster.folder.glob("configmap.*")}
+
+
+def meanwhile(cluster, *changes):
+    """At the next patches of these deployments (any for an empty name) others change something just before."""
+    (cluster.folder / "meanwhile.json").write_text(json.dumps(changes))
+
+
+def led(token):
+    """What a newer leader writes first."""
+    noted = {"metadata": {"annotations": {"autotune/token": str(token)}}}
+    return [["shop-stable", noted], ["shop-candidate", noted]]
+
+
+@pytest.mark.parametrize("arm", ["stable", "candidate"])
+def test_kubernetes_takes_no_patch_of_a_leader_that_a_newer_one_has_overtaken(cluster, arm):
+    """It had passed the first question; the newer one comes just before its patch of this arm."""
+    cluster.apply(ONE, ONE, 20, token=7)
+    before = json.loads((cluster.folder / f"shop-{arm}.json").read_text())["spec"]
+    turn = ["shop-" + arm, []]  # at its first patch of this arm, by which it leads
+    meanwhile(cluster, turn, ["shop-" + arm, led(8)])
+    done = cluster.run(*cluster.argv(TWO, TWO, 50, token=7))
+    assert done.returncode == 1
+    assert "token 7 is of an older leader: the newest is 8" in done.stderr
+    assert json.loads((cluster.folder / f"shop-{arm}.json").read_text())["spec"] == before
+    assert cluster.apply(ONE, token=8) == (ONE, "", 0)
+
+
+def test_kubernetes_changes_a_deployment_that_the_cluster_itself_changed_meanwhile(cluster):
+    cluster.apply(ONE, token=7)
+    counted = ["", [["shop-stable", {"metadata": {}}], ["shop-candidate", {"metadata": {}}]]]
+    meanwhile(cluster, *[counted] * 5)
+    assert cluster.apply(TWO, token=7) == (TWO, "", 0)
+    meanwhile(cluster, *[counted] * 100)
+    done = cluster.run(*cluster.argv(ONE, token=7))
+    assert (done.returncode, "the object has been modified" in done.stderr) == (1, True)
+
+
+def test_kubernetes_keeps_the_config_maps_that_an_arm_names_and_no_others(cluster):
+    (cluster.folder / "configmap.shop-theirs").write_text("{}")
+    cluster.apply(ONE)
+    cluster.apply(ONE, TWO, 20)
+    assert configs(cluster) == {ONE, TWO, "theirs"}
+    cluster.apply(TWO)
+    assert configs(cluster) == {TWO, "theirs"}, "the candidate has no replicas, and names it still"
+    cluster.apply(ONE)
+    assert configs(cluster) == {ONE, TWO, "theirs"}
+    cluster.apply(ONE, ONE, 20)
+    assert configs(cluster) == {ONE, "theirs"}
