@@ -33,7 +33,7 @@ from autotuner.monitor import environment
 from autotuner.plugins import Exporter
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
-from autotuner.types import Binding, Config, Decision, Deployment, Recommendation, ServiceState, Value
+from autotuner.types import Binding, Config, Decision, Deployment, Phase, Recommendation, ServiceState, Value, Window
 
 CONFIG = "config.json"  # of a bundle: the configuration that its files say
 _CYCLES = 20  # whose evidence and logs are kept
@@ -73,7 +73,7 @@ class Service:
             read=self._measuring.look,
             environment=self._environment,
             tune=self._tune,
-            window=self._measuring.window,
+            window=self._window,
             alert=self.alerts.take_up,
             collect=self._collect,
             tidy=self._tidy,
@@ -177,6 +177,10 @@ class Service:
         overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in legal.items()]
         minutes = min(most_s / 60, study.budget.minutes or math.inf)
         return [*overrides, f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else overrides
+
+    def _window(self) -> Window:
+        state = self.journal.state()
+        return self._measuring.window(promoted=state is not None and state.phase is Phase.PROBATION)
 
     def _tidy(self, needed: Collection[str]) -> None:
         """Only these bundles are needed any more."""
