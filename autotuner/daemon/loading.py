@@ -17,7 +17,7 @@ from autotuner.load import results
 from autotuner.load.dialect import Dialect
 from autotuner.load.plan import Episode, Plan
 from autotuner.load.process import LoadClient
-from autotuner.load.session import understand
+from autotuner.load.session import Target, understand
 from autotuner.metrics import value_of
 
 _ATTEMPTS = 3  # at a pair of which one cannot be believed: a neighbour may have held the client up
@@ -84,21 +84,24 @@ class Load:
 
     def look(self) -> None:
         """One episode against what serves stably."""
-        self._found = self._measured([(STABLE,)], 0.0)
+        self._found = self._measured([(STABLE,)], 0.0, (STABLE,))
 
-    def compare(self, least_s: float) -> Mapping[str, Pool] | Gap:
+    def compare(self, least_s: float, askable: Sequence[str] = (STABLE,)) -> Mapping[str, Pool] | Gap:
         """Stable, candidate, candidate, stable, until the time is over; or why these numbers cannot be used.
 
         The first two get the same requests at the same times, and so do the last two.
 
         Args:
-            least_s: A round that was begun is brought to its end.
+            least_s: A round that was begun is brought to its end, and what cannot be used lasts as long.
+            askable: Arms of which one has to answer a plain request, the first that does; else nothing is known.
         """
-        self._found = self._measured([_THERE, _BACK], least_s)
+        ends_s = time.monotonic() + least_s
+        self._found = self._measured([_THERE, _BACK], least_s, askable)
         pools = {arm: pool for arm, pool in self._found.items() if isinstance(pool, Pool)}
         reasons = [found.reason for found in self._found.values() if isinstance(found, Gap)]
         if reasons:
             logger.warning("a window under load cannot be used: %s", reasons[0])
+            time.sleep(max(0.0, ends_s - time.monotonic()))  # or a server that is restarted costs many windows
             return Gap(reasons[0])
         return pools
 
@@ -115,13 +118,15 @@ class Load:
             f"{worst[1]} of {pool.requests} requests failed: {worst[0]}" if worst else f"no answer tells {metric}"
         )
 
-    def _measured(self, turns: Sequence[Sequence[str]], least_s: float) -> Mapping[str, Pool | Gap]:
+    def _measured(
+        self, turns: Sequence[Sequence[str]], least_s: float, askable: Sequence[str]
+    ) -> Mapping[str, Pool | Gap]:
         """Turns in order, again and again until the time is over; of one that cannot be believed nothing is kept."""
         arms = set(itertools.chain(*turns))
         kept: dict[str, list[Episode]] = {arm: [] for arm in arms}
         ends_s = time.monotonic() + least_s
         try:
-            dialects = self._dialects()
+            dialects = self._dialects(askable)
             while not any(kept.values()) or time.monotonic() < ends_s:
                 for turn in turns:
                     found = self._believed(turn, dialects)
@@ -141,12 +146,22 @@ class Load:
             self._client = self._clients.enter_context(LoadClient())
         return self._client
 
-    def _dialects(self) -> Mapping[str, Dialect]:
-        """How the stable arm wants to be asked; the other one is asked the same, or it would have less to do."""
-        stable, other = (self._section.target(self._arms, arm) for arm in _THERE)
-        known = understand(self._opened(), stable, self._section.traffic)
-        beside = other.dialect()
-        return {STABLE: known, CANDIDATE: replace(known, url=beside.url, model=beside.model, headers=beside.headers)}
+    def _dialects(self, askable: Sequence[str]) -> Mapping[str, Dialect]:
+        """How one arm wants to be asked; the other one is asked the same, or it would have less to do."""
+        targets = {arm: self._section.target(self._arms, arm) for arm in _THERE}
+        known = self._understood([targets[arm] for arm in askable])
+        own = {arm: target.dialect() for arm, target in targets.items()}
+        return {arm: replace(known, url=one.url, model=one.model, headers=one.headers) for arm, one in own.items()}
+
+    def _understood(self, targets: Sequence[Target]) -> Dialect:
+        """The first that answers; where none does, what is wrong with the first."""
+        errors = list[AutotuneError]()
+        for target in targets:
+            try:
+                return understand(self._opened(), target, self._section.traffic)
+            except AutotuneError as error:
+                errors.append(error)
+        raise errors[0]
 
     def _believed(self, turn: Sequence[str], dialects: Mapping[str, Dialect]) -> Mapping[str, Episode] | Gap:
         """An episode of each arm, with the same requests; asked anew where the client itself was in the way."""

@@ -53,18 +53,23 @@ class Measuring:
             self._load.look()
         return self._read(self._spec.signals, STABLE, time.time())
 
-    def window(self) -> Window:
+    def window(self, promoted: bool = False) -> Window:
         """Both arms over the same seconds: what is counted is counted from the beginning of the window.
 
         Under load both get the same requests; a window in which the client cannot be believed has no numbers at all,
         nor has one in which nobody knows how many requests failed: no failure may be overlooked.
+
+        Args:
+            promoted: The new one serves stably, and the old one stands beside it: where only the old one answers, all
+                requests to the new one fail, and count. In a canary such failures of the stable arm would excuse
+                those of the candidate: a window at whose beginning it does not answer is a gap.
         """
         levels = (limit.metric for limit in self._spec.levels)
         names = tuple(dict.fromkeys((self._spec.aim.metric, *self._spec.canary.guards, *levels)))
         self._begin(names, time.time())
         pools: Mapping[str, Pool] | Gap = {}
         if self._load:
-            pools = self._load.compare(self._spec.canary.window)
+            pools = self._load.compare(self._spec.canary.window, (STABLE, CANDIDATE) if promoted else (STABLE,))
         else:
             time.sleep(self._spec.canary.window)
         if isinstance(pools, Gap):

@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ from autotuner.monitor import environment
 from autotuner.plugins import Exporter
 from autotuner.spec.model import StudySpec
 from autotuner.store import Record, Study
-from autotuner.types import Binding, Config, Decision, Deployment, Recommendation, ServiceState, Value
+from autotuner.types import Binding, Config, Decision, Deployment, Phase, Recommendation, ServiceState, Value, Window
 
 CONFIG = "config.json"  # of a bundle: the configuration that its files say
 _CYCLES = 20  # whose evidence and logs are kept
@@ -73,7 +73,7 @@ class Service:
             read=self._measuring.look,
             environment=self._environment,
             tune=self._tune,
-            window=self._measuring.window,
+            window=self._window,
             alert=self.alerts.take_up,
             collect=self._collect,
             tidy=self._tidy,
@@ -132,17 +132,20 @@ class Service:
 
     def _tune(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> tuple[str, str] | None:
         """The study of a cycle, begun or taken up, in a process of its own; its baseline is what serves today."""
+        study = self._studied(state, most_s, stop)
+        if study is None:
+            return None
         try:
-            study = self._studied(state, most_s, stop)
-            if study is None:
-                return None
             found, bound = recommendation(study), _bound(study)
-        except AutotuneError as error:
-            raise StudyError(f"the study {state.study} could not be run: {error.message}") from None
-        proof = found.verification
-        if proof.decision is not Decision.BETTER:
-            return "", f"study {study.name}: {proof.decision}: {proof.reason}{bound}"
-        return self._bundle(found.config, found), f"study {study.name}: {proof.metric} {proof.gain_ratio:.2f}x{bound}"
+            proof = found.verification
+            if proof.decision is not Decision.BETTER:
+                return "", f"study {study.name}: {proof.decision}: {proof.reason}{bound}"
+            gain = f"{proof.metric} {proof.gain_ratio:.2f}x"
+            return self._bundle(found.config, found), f"study {study.name}: {gain}{bound}"
+        except MachineError:  # a record that is locked, a full disk: the study stays, and another turn can do it
+            raise
+        except AutotuneError as error:  # no verdict, or the exporter refuses it: so it would be in every turn
+            raise StudyError(f"what the study {study.name} found cannot be used: {error.message}") from None
 
     def _studied(self, state: ServiceState, most_s: float, stop: Callable[[], bool]) -> Study | None:
         """The finished study; None when it was told to stop."""
@@ -152,15 +155,32 @@ class Service:
             return self._record.study(name)
         request: dict[str, object] = {"do": "resume", "name": name, "db": self._db, "most_s": most_s}
         if not begun:
-            today = self._config(state.last_good)
-            overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in today.items()]
-            minutes = min(most_s / 60, self._study().budget.minutes or math.inf)
-            overrides += [f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else []
+            try:
+                today = self._config(state.last_good)
+            except MachineError as error:  # a damaged bundle stays damaged
+                raise StudyError(f"the study {name} cannot begin from what serves: {error.message}") from None
+            overrides = self._overrides(self._study(), today, most_s)
             request |= {"do": "start", "file": str(self.spec.study), "overrides": overrides}
-        if work(request, logs / f"{name}.log", stop) is None:
-            return None
+        try:
+            if work(request, logs / f"{name}.log", stop) is None:
+                return None
+        except AutotuneError as error:
+            raise StudyError(f"the study {name} could not be run: {error.message}") from None
         keep_newest(logs)
         return self._record.study(name)
+
+    @staticmethod
+    def _overrides(study: StudySpec, today: Mapping[str, Value], most_s: float) -> Sequence[str]:
+        """What serves becomes the baseline, as far as the study file still knows it; and no more than the time left."""
+        known = {key: value for key, value in today.items() if key in study.parameters}
+        legal = {key: value for key, value in known.items() if study.parameters[key].allows(value)}
+        overrides = [f"parameters.{key}.default={json.dumps(value)}" for key, value in legal.items()]
+        minutes = min(most_s / 60, study.budget.minutes or math.inf)
+        return [*overrides, f"budget.minutes={minutes:.3f}"] if math.isfinite(minutes) else overrides
+
+    def _window(self) -> Window:
+        state = self.journal.state()
+        return self._measuring.window(promoted=state is not None and state.phase is Phase.PROBATION)
 
     def _tidy(self, needed: Collection[str]) -> None:
         """Only these bundles are needed any more."""

@@ -21,6 +21,7 @@ from autotuner.daemon.loading import Load
 from autotuner.daemon.measuring import Measuring
 from autotuner.daemon.sources import Gap, Reading
 from autotuner.daemon.spec import load_service
+from autotuner.errors import UsageError
 from autotuner.load.process import LoadClient
 from autotuner.types import CanaryRules, Ruling, Window
 
@@ -170,6 +171,46 @@ def test_without_a_stable_server_nothing_is_said(measuring):
     assert "the connection failed" in found.reason
 
 
+def test_a_promoted_one_that_does_not_answer_fails_its_requests(measuring, ports):
+    """In probation it serves stably: the one that it replaced says how it would have been asked."""
+    both = measuring("none", "fast")
+    window, terms = both.window(promoted=True), both._spec.terms()
+    assert (window.baseline_requests, window.baseline_failures) == (16, 16)
+    assert (window.candidate_requests, window.candidate_failures) == (16, 0)
+    verdict = judge_canary([turned(window)], terms.aim, terms.guards, terms.probation)
+    assert (verdict.ruling, verdict.settled) == (Ruling.FAIL, True)
+    ports |= {"gone": free_port()}
+    neither = measuring("none", "gone").window(promoted=True)
+    assert replace(neither, gap="") == Window({}, {}), "that is no fault of the new one"
+    assert "the connection failed" in neither.gap
+
+
+def test_a_window_without_numbers_is_as_long_as_any(monkeypatch):
+    """Else a stable server that is restarted would use up many at once."""
+    now_s = [100.0]
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            return now_s[0]
+
+        @staticmethod
+        def sleep(seconds):
+            now_s[0] += seconds
+
+    def refuse(_):
+        now_s[0] += 0.5
+        raise UsageError("HTTP 404")
+
+    load = Load.__new__(Load)
+    monkeypatch.setattr(loading, "time", Clock)
+    monkeypatch.setattr(load, "_dialects", refuse)
+    assert load.compare(30.0) == Gap("HTTP 404")
+    assert now_s == [130.0]
+    assert load.compare(0.1) == Gap("HTTP 404")
+    assert now_s == [130.5]
+
+
 def test_more_than_an_arm_can_bear_says_nothing(measuring, caplog, monkeypatch):
     both = measuring("fast", "narrow", PACED)
     monkeypatch.setattr(both, "_read", lambda *_: {"latency_p50_s": Reading(1.0, 0.0)})  # whatever others tell of it
@@ -263,7 +304,7 @@ def test_arms_take_turns(monkeypatch):
     """Stable, candidate, candidate, stable: what drifts over the window meets both alike."""
     order = []
     load = Load.__new__(Load)
-    monkeypatch.setattr(load, "_dialects", dict, raising=False)
+    monkeypatch.setattr(load, "_dialects", lambda _: {}, raising=False)
     monkeypatch.setattr(load, "_believed", lambda turn, _: order.extend(turn) or dict.fromkeys(turn), raising=False)
     load.compare(0.0)
     assert order == ["stable", "candidate", "candidate", "stable"]
