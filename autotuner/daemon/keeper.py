@@ -59,7 +59,7 @@ class Keeper:
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
         self._journal, self._world, self._terms, self._watch = journal, world, terms, watch
         self._lease = Leadership(journal, holder, world.clock, terms.lease_s)
-        self._left: ServiceState | None = None  # as this one left it
+        self._left: tuple[int, ServiceState] | None = None  # its token, and the state as this one left it
         self._differs = ""  # what a dry run found in place
         self._around = Surroundings(journal, self._lease, world)
         self._heard = 0  # number of the newest word that has had its effect
@@ -70,14 +70,15 @@ class Keeper:
             return None
         try:
             state = self._journal.state() or self._meet()
-            if state != self._left:  # another daemon led meanwhile
+            if (self._lease.token, state) != self._left:  # another led meanwhile, or a turn was cut off
                 self._watch.forget()
                 self._world.alert()  # it may have died before it had told
             if self._terms.dry_run and state.phase not in (Phase.WATCHING, Phase.TUNING):
                 self._lease.leave()  # to one that may act
                 raise MachineError(f"{self._journal.service} is at {state.phase}, which a dry run leaves as it is")
-            self._left = self._go_on(self._hear(state))
-            return self._left
+            state = self._go_on(self._hear(state))
+            self._left = self._lease.token, state
+            return state
         except LeaseLostError:
             return None
 

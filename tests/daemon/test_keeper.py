@@ -148,6 +148,11 @@ def test_two_daemons_and_one_leader(journal):
     world.now += timedelta(seconds=LEASE_S + 1)
     assert other.turn() is not None
     assert one.turn() is None
+    other.leave()
+    assert one.turn() is not None, "it leads again"
+    assert other.turn() is None
+    until(one, Phase.CANARY)
+    assert {entry.token for entry in journal.entries(kinds=("tuning",))} == {3}, "as the third leader"
 
 
 def test_a_hook_that_takes_longer_than_the_lease_does_not_lose_it(journal):
