@@ -117,8 +117,8 @@ class Keeper:
             if after.phase in (Phase.WATCHING, Phase.ALARM):
                 tell_cycle(self._journal.service, after.cycle, self._last(STATE))
             if after.phase is Phase.WATCHING:
+                self._journal.forget(self._lease.token, _KEPT)  # only the leader goes on from here
                 self._world.tidy({after.wanted.stable, after.last_good, after.previous})
-                self._journal.forget(self._lease.token, _KEPT)
         return after
 
     def _hear(self, state: ServiceState) -> ServiceState:

@@ -85,6 +85,25 @@ def test_what_a_daemon_saw_before_another_one_led_counts_no_more(journal, leaves
     assert one.turn().phase is Phase.TUNING
 
 
+def test_a_leader_that_slept_right_after_its_last_state_drops_nothing_of_its_successors(journal):
+    world, dropped = Simulated(), []
+    kept = Keeper(journal, replace(world.world(), tidy=dropped.append), TERMS, Watch([LEVEL], breaches=2), "one")
+    until(kept, Phase.TUNING)
+    enter = journal.enter
+
+    def sleeps(token, state, *args, **beside):
+        enter(token, state, *args, **beside)
+        if state.phase is Phase.WATCHING:
+            world.now += timedelta(seconds=LEASE_S + 1)
+            assert journal.acquire("other", world.now.timestamp(), LEASE_S)
+
+    journal.enter = sleeps
+    while (state := kept.turn()) is not None and state.phase is Phase.TUNING:
+        pass
+    assert journal.state().phase is Phase.WATCHING
+    assert (state, dropped) == (None, [])
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_record_that_is_locked_for_a_while_costs_a_turn_and_no_lease(tmp_path):
     """Also while a hook works, and the thread that renews the lease finds it locked."""
