@@ -28,7 +28,7 @@ from autotuner.daemon.machine import (
 )
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
-from autotuner.daemon.spending import STRETCH, most_s, spent_device_s
+from autotuner.daemon.spending import Spending
 from autotuner.daemon.surroundings import ENVIRONMENT, QUARANTINE, Surroundings
 from autotuner.daemon.watching import Watch, moved
 from autotuner.daemon.words import SAID, in_vain, meaning
@@ -62,6 +62,7 @@ class Keeper:
         self._left: tuple[int, ServiceState] | None = None  # its token, and the state as this one left it
         self._differs = ""  # what a dry run found in place
         self._around = Surroundings(journal, self._lease, world)
+        self._spending = Spending(journal, self._lease, world, terms.pauses, _KEPT)
         self._heard = 0  # number of the newest word that has had its effect
 
     def turn(self) -> ServiceState | None:
@@ -235,7 +236,7 @@ class Keeper:
         reason = self._watch.look(readings, change, now, begun or self._met())
         if not reason:
             return state
-        spent_s = spent_device_s(self._last(STRETCH), now)
+        spent_s = self._spending.spent_device_s(now)
         pause = self._terms.pauses.reason(now, begun, spent_s, self._world.devices())
         if pause or state.frozen:
             return state
@@ -252,19 +253,17 @@ class Keeper:
     def _tuned(self, state: ServiceState) -> ServiceState:
         """First what can be found out of the service as it is, then the study; both take devices."""
         if not state.study:
-            self._spend(state)
-            with self._lease.during(self.is_called) as stop:
+            with self._spending.stretch(state.cycle), self._lease.during(self.is_called) as stop:
                 found = self._world.collect(state, stop)
             incident = {"cycle": state.cycle, "reason": state.reason, **found}
             name = self._world.name(state.cycle)
             state = self._happen(state, Named(name), {"incident": incident, STUDY: {"name": name}})
-        left_s, beside = self._spend(state), {}
+        beside = {}
         try:
-            with self._lease.during(self.is_called) as stop:
+            with self._spending.stretch(state.cycle) as left_s, self._lease.during(self.is_called) as stop:
                 ended = self._world.tune(state, left_s, stop)
         except StudyError as error:
             ended, beside = ("", str(error)), {ALERT: self._alert(state.phase, str(error))}
-        self._write(STRETCH, {"cycle": state.cycle})
         if ended is None:
             return state
         candidate, reason = ended
@@ -273,13 +272,6 @@ class Keeper:
         if candidate and self._terms.dry_run:
             candidate, reason = "", f"{reason}; a dry run does not try {candidate}"
         return self._happen(state, Tuned(candidate, reason), beside)
-
-    def _spend(self, state: ServiceState) -> float:
-        """From now on devices are used for the cycle; for so many seconds at most."""
-        devices, now = self._world.devices(), self._world.clock()
-        left_s = most_s(list(self._last(STRETCH)), state.cycle, self._terms.pauses, now, devices)
-        self._write(STRETCH, {"cycle": state.cycle, "devices": devices, "most_s": left_s})
-        return left_s
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""

@@ -1,14 +1,62 @@
 """What tuning has cost, as the journal tells it, also where a daemon died over it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from autotuner.daemon.leading import Leadership
 from autotuner.daemon.watching import LEAST_S, Pauses
-from autotuner.store.journal import Entry
+from autotuner.daemon.world import World
+from autotuner.errors import MachineError
+from autotuner.store.journal import Entry, Journal
 
 STRETCH = "stretch"  # of tuning: one entry when it begins, one when it ends
+
+
+class Spending:
+    """Of one service.
+
+    Args:
+        journal: Of the service.
+        lease: Of the daemon.
+        world: Whose devices they are.
+        pauses: How much may be spent.
+        kept: Entries of each kind that the journal keeps.
+    """
+
+    def __init__(self, journal: Journal, lease: Leadership, world: World, pauses: Pauses, kept: int) -> None:
+        self._journal, self._lease, self._world, self._pauses, self._kept = journal, lease, world, pauses, kept
+
+    def spent_device_s(self, now: datetime) -> float:
+        """Seconds of devices within the last 24 hours."""
+        return spent_device_s(self._stretches(), now)
+
+    @contextmanager
+    def stretch(self, cycle: int) -> Iterator[float]:
+        """Devices are used for a cycle within; yields for how many seconds at most.
+
+        Raises:
+            LeaseLostError: Another daemon leads.
+        """
+        self._journal.forget(self._lease.token, self._kept)  # one that fails is taken up at every turn
+        devices, now = self._world.devices(), self._world.clock()
+        left_s = most_s(list(self._stretches()), cycle, self._pauses, now, devices)
+        self._write({"cycle": cycle, "devices": devices, "most_s": left_s})
+        try:
+            yield left_s
+        except BaseException:
+            with suppress(MachineError):  # the first error says more than that another one leads, or a locked record
+                self._write({"cycle": cycle})
+            raise
+        self._write({"cycle": cycle})
+
+    def _stretches(self) -> Iterator[Entry]:
+        return self._journal.entries(kinds=(STRETCH,), last=self._kept)
+
+    def _write(self, payload: dict[str, object]) -> None:
+        self._journal.append(self._lease.token, STRETCH, payload, self._world.clock())
 
 
 def spent_device_s(entries: Iterable[Entry], now: datetime) -> float:

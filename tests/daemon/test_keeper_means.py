@@ -169,6 +169,43 @@ def test_a_study_that_cannot_be_run_is_told_once_a_cycle(journal):
     assert len(texts(journal)) == 2
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_study_that_breaks_off_spends_no_more_than_it_took_and_fills_no_journal(journal, monkeypatch, lost):
+    monkeypatch.setattr("autotuner.daemon.keeper._KEPT", 40)
+    world, allowed = Simulated(), []
+
+    def tune(state, most_s, stop):
+        allowed.append(most_s)
+        world.now += timedelta(seconds=1)
+        if lost:
+            world.now += timedelta(hours=1)
+            journal.acquire("other", world.now.timestamp(), 30)
+        raise OSError("no room")
+
+    kept = kept_in(journal, world, replace(TERMS, pauses=Pauses(device_s_per_day=3600.0)), tune=tune)
+    until(kept, Phase.TUNING)
+    for _ in range(1 if lost else 50):
+        with pytest.raises(OSError, match="no room"):
+            kept.turn()
+        world.now += timedelta(seconds=60)
+    assert lost or "devices" not in of(journal, "stretch")[-1]
+    assert lost or 3500 < allowed[-1] < 3600, "the time between counts for nothing"
+    assert len(of(journal, "stretch")) <= 42
+
+
+def test_what_is_found_out_before_a_study_spends_no_more_than_it_took_either(journal):
+    world = Simulated()
+
+    def collect(state, stop):
+        raise OSError("no room")
+
+    kept = kept_in(journal, world, collect=collect)
+    until(kept, Phase.TUNING)
+    with pytest.raises(OSError, match="no room"):
+        kept.turn()
+    assert ["devices" in one for one in of(journal, "stretch")] == [True, False]
+
+
 def test_a_schedule_begins_when_the_service_is_met(journal):
     world = Simulated()
     world.latency_s["b0"] = 0.1
