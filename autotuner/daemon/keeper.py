@@ -26,6 +26,7 @@ from autotuner.daemon.machine import (
     begin,
     rejected,
 )
+from autotuner.daemon.placing import put_back_or_forward
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import Spending
@@ -180,11 +181,11 @@ class Keeper:
 
     def _place(self, state: ServiceState) -> ServiceState:
         try:
-            with self._lease.during(self.is_called):  # a hook may take longer than the lease
-                self._world.place(state.wanted, self._lease.token)
+            with self._lease.during(self.is_called) as stop:  # a hook may take longer than the lease
+                there = put_back_or_forward(self._world, self._lease, state, stop, self._terms.back_s)
         except HookError as error:
             return self._happen(state, Missed(str(error)))
-        return self._happen(state, Reached())
+        return self._happen(state, Reached()) if there else state
 
     def _rehearse(self, state: ServiceState) -> ServiceState:
         """A dry run: what is not in place stays out of it, which is said once, and all else goes on."""
