@@ -29,7 +29,7 @@ from autotuner.daemon.machine import (
 from autotuner.daemon.placing import put_back_or_forward
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
-from autotuner.daemon.spending import Spending
+from autotuner.daemon.spending import TUNING, Spending
 from autotuner.daemon.surroundings import ENVIRONMENT, QUARANTINE, Surroundings
 from autotuner.daemon.watching import Watch, moved
 from autotuner.daemon.words import SAID, in_vain, meaning
@@ -163,7 +163,7 @@ class Keeper:
         found: dict[str, Mapping[str, Any] | None] = {}
         if after.cycle != before.cycle:
             around = beside[ENVIRONMENT] if ENVIRONMENT in beside else self._around.look(before.phase)
-            found |= {"tuning": {"reason": after.reason}, ENVIRONMENT: around}
+            found |= {TUNING: {"reason": after.reason, "asked": True}, ENVIRONMENT: around}
         if bundle := rejected(before, event, after):
             found[QUARANTINE] = {"bundle": bundle, "where": self._around.where(), "reason": after.reason}
         if after.phase is not before.phase and after.phase in _TOLD:
@@ -233,7 +233,7 @@ class Keeper:
             self._write(ENVIRONMENT, around)
         change = moved(known, around) if known is not None and around is not None else ""
         now = self._world.clock()
-        begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
+        begun = [entry.at for entry in self._last(TUNING, max(1, self._terms.pauses.per_day))]
         reason = self._watch.look(readings, change, now, begun or self._met())
         if not reason:
             return state
@@ -242,7 +242,7 @@ class Keeper:
         if pause or state.frozen:
             return state
         beside = {
-            "tuning": {"reason": reason, "readings": _plain(readings)},
+            TUNING: {"reason": reason, "asked": False, "readings": _plain(readings)},
             ENVIRONMENT: known if around is None else around,
         }
         return self._happen(state, Triggered(reason), beside)

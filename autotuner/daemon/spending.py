@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 from autotuner.daemon.leading import Leadership
@@ -12,7 +12,10 @@ from autotuner.daemon.world import World
 from autotuner.errors import MachineError
 from autotuner.store.journal import Entry, Journal
 
+TUNING = "tuning"  # kind of an entry: a cycle has begun, why, and whether a person asked for it
 STRETCH = "stretch"  # of tuning: one entry when it begins, one when it ends
+
+_DAY_S = 86400.0
 
 
 class Spending:
@@ -42,7 +45,8 @@ class Spending:
         """
         self._journal.forget(self._lease.token, self._kept)  # one that fails is taken up at every turn
         devices, now = self._world.devices(), self._world.clock()
-        left_s = most_s(list(self._stretches()), cycle, self._pauses, now, devices)
+        asked = any(entry.payload.get("asked") for entry in self._journal.entries(kinds=(TUNING,), last=1))
+        left_s = most_s(list(self._stretches()), cycle, asked, self._pauses, now, devices)
         self._write({"cycle": cycle, "devices": devices, "most_s": left_s})
         try:
             yield left_s
@@ -68,40 +72,38 @@ def spent_device_s(entries: Iterable[Entry], now: datetime) -> float:
 
     Returns:
         A stretch that has no end was cut off: it counts until the next one begins, but no longer than its study may
-        have taken.
+        have taken. Of one that began longer ago only what lies within the 24 hours counts.
     """
     known = list(entries)
     found = 0.0
     for entry, following in pairwise([*known, None]):
         assert entry is not None
-        if "devices" not in entry.payload or now - entry.at >= timedelta(days=1):
+        if "devices" not in entry.payload:
             continue
-        until = following.at if following is not None else now
-        passed_s = max(0.0, (until - entry.at).total_seconds())
-        ended = following is not None and "devices" not in following.payload
-        most_s = math.inf if ended else float(entry.payload["most_s"])
-        found += entry.payload["devices"] * min(passed_s, most_s)
+        begun_s = (entry.at - now).total_seconds()
+        until_s = (following.at - now).total_seconds() if following is not None else 0.0
+        if following is None or "devices" in following.payload:
+            until_s = min(until_s, begun_s + float(entry.payload["most_s"]))
+        found += entry.payload["devices"] * max(0.0, until_s - max(begun_s, -_DAY_S))
     return found
 
 
-def most_s(entries: Sequence[Entry], cycle: int, pauses: Pauses, now: datetime, devices: int) -> float:
+def most_s(entries: Sequence[Entry], cycle: int, asked: bool, pauses: Pauses, now: datetime, devices: int) -> float:
     """Seconds that a cycle may take from now on, whether it begins or is taken up.
 
     Args:
         entries: Of the kind `STRETCH`, in order.
         cycle: Which.
+        asked: Whether a person asked for it.
         pauses: Of the service.
         now: UTC.
         devices: That it uses at once.
 
     Returns:
-        What is left of the day's. One that began without bound, for a person wanted it beyond the day's, stays so; any
-        other has a minute at least, to come to its end.
+        What is left of the day's, but a minute at least, to come to its end. One that a person wants when less is left
+        than that begins without bound, and stays so.
     """
     own = [entry.payload for entry in entries if entry.payload["cycle"] == cycle and "devices" in entry.payload]
     left_s = pauses.left_s(spent_device_s(entries, now), devices)
-    if not own or math.isinf(pauses.device_s_per_day):
-        return left_s
-    if math.isinf(own[0]["most_s"]):
-        return math.inf
-    return LEAST_S if math.isinf(left_s) else left_s
+    beyond = math.isinf(own[0]["most_s"]) if own else left_s < LEAST_S
+    return math.inf if asked and beyond else max(LEAST_S, left_s)

@@ -142,6 +142,29 @@ def test_what_a_person_wants_beyond_the_days_stays_without_bound(journal):
     assert allowed == [math.inf] * 2
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_only_a_person_lifts_the_bound(journal, asked):
+    """The daemon died between its decision and the study, and all is spent when the next one begins it."""
+    world, allowed = Simulated(), []
+    world.latency_s["b0"] = 0.1 if asked else 0.25
+    kept = kept_in(
+        journal, world, replace(TERMS, pauses=Pauses(device_s_per_day=300)),
+        tune=lambda state, most_s, stop: allowed.append(most_s),
+    )  # fmt: skip
+    kept.turn()
+    if not asked:
+        until(kept, Phase.TUNING)
+    for payload in ({"cycle": 0, "devices": 1, "most_s": 290.0}, {"cycle": 0}):
+        journal.append(1, "stretch", payload, world.now)
+        world.now += timedelta(seconds=290)
+    if asked:
+        journal.tell("tune", {"by": "me"})
+    kept.turn()
+    kept.turn()
+    assert allowed == [math.inf if asked else 60.0] * 2
+    assert of(journal, "tuning")[0]["asked"] is asked
+
+
 def test_a_minute_of_every_device_must_be_left():
     now = Simulated().now
     pauses = Pauses(device_s_per_day=400.0)
@@ -226,6 +249,16 @@ def test_a_stretch_that_was_cut_off_counts_for_as_long_as_it_may_have_taken(jour
     assert spent_device_s([entry], entry.at + timedelta(seconds=20)) == pytest.approx(20)
     assert spent_device_s([entry], entry.at + timedelta(hours=9)) == 50
     assert spent_device_s([entry], entry.at + timedelta(days=2)) == 0
+
+
+def test_of_a_stretch_that_began_before_the_day_what_lies_within_it_counts(journal):
+    """A study of two days is a day's, and not nothing; cut off, it counts no longer than it may have taken."""
+    token, begun, hour = journal.acquire("one", 0, 100), Simulated().now, timedelta(hours=1)
+    journal.append(token, "stretch", {"devices": 2, "most_s": 30 * 3600.0}, begun)
+    (entry,) = journal.entries()
+    assert spent_device_s([entry], begun + 48 * hour) == 2 * 3600 * 6
+    journal.append(token, "stretch", {}, begun + 40 * hour)
+    assert spent_device_s(journal.entries(), begun + 48 * hour) == 2 * 3600 * 16
 
 
 def test_what_was_rejected_may_be_tried_again_elsewhere(journal):
