@@ -93,7 +93,7 @@ class Months:
         return World(
             clock=lambda: self.now, first=lambda: "b0", observe=lambda: self.served, place=self.place, read=self.read,
             environment=lambda: {"driver": "1"}, tune=self.tune, window=self.window,
-            alert=lambda: self.called("alert"),
+            alert=lambda: self.called("alert"), pause=lambda _seconds: self.called("pause"),
         )  # fmt: skip
 
     def chance(self, probability: float, what: str) -> bool:

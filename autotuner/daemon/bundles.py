@@ -4,12 +4,15 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from autotuner.errors import MachineError
 
 _DIGITS = 16
+_YOUNG_S = 60.0  # what was made or asked for since may be what another daemon is just keeping
 _PUT_BACK = "put them back, or say clear in the alarm: then another good one serves"
 
 
@@ -31,16 +34,20 @@ class Bundles:
         """
         try:
             name = hash_of(source)
+            with suppress(FileNotFoundError):
+                os.utime(self._folder / name)  # it is needed: nobody who tidies up just now drops it
             if self.damage(name):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._sweep(f".{name}.")  # what a daemon has left that died here
+                for left in self._folder.glob(f".{name}.*"):  # by a daemon that died here
+                    _drop_old(left)
                 beside = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".{name}."))
                 shutil.copytree(source, beside / "bundle")
+                os.utime(beside / "bundle")  # not the time of its source
                 _sync(beside / "bundle")
                 if (self._folder / name).exists():  # damaged
                     (self._folder / name).rename(beside / "damaged")
                 (beside / "bundle").rename(self._folder / name)
-                self._sweep(beside.name)
+                shutil.rmtree(beside, ignore_errors=True)
                 _sync_folder(self._folder)
         except OSError as error:
             raise MachineError(f"cannot keep {source}: {error.strerror or error}", "make room") from error
@@ -71,16 +78,18 @@ class Bundles:
             return error.message
         return ""
 
-    def _sweep(self, beginning: str) -> None:
-        for path in self._folder.glob(f"{beginning}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
     def forget(self, needed: Collection[str]) -> None:
-        """Drop all that nobody needs any more."""
+        """Drop all that nobody needs any more; what is younger than a minute another time."""
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if path.name not in needed:
-                    shutil.rmtree(path, ignore_errors=True)
+                    _drop_old(path)
+
+
+def _drop_old(folder: Path) -> None:
+    with suppress(FileNotFoundError):  # another one has dropped it
+        if abs(time.time() - folder.stat().st_mtime) >= _YOUNG_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def hash_of(folder: Path) -> str:

@@ -26,9 +26,10 @@ from autotuner.daemon.machine import (
     begin,
     rejected,
 )
+from autotuner.daemon.placing import put_back_or_forward
 from autotuner.daemon.sources import Read, Reading
 from autotuner.daemon.spans import tell_cycle
-from autotuner.daemon.spending import STRETCH, most_s, spent_device_s
+from autotuner.daemon.spending import TUNING, Spending
 from autotuner.daemon.surroundings import ENVIRONMENT, QUARANTINE, Surroundings
 from autotuner.daemon.watching import Watch, moved
 from autotuner.daemon.words import SAID, in_vain, meaning
@@ -59,9 +60,10 @@ class Keeper:
     def __init__(self, journal: Journal, world: World, terms: Terms, watch: Watch, holder: str) -> None:
         self._journal, self._world, self._terms, self._watch = journal, world, terms, watch
         self._lease = Leadership(journal, holder, world.clock, terms.lease_s)
-        self._left: ServiceState | None = None  # as this one left it
+        self._left: tuple[int, ServiceState] | None = None  # its token, and the state as this one left it
         self._differs = ""  # what a dry run found in place
         self._around = Surroundings(journal, self._lease, world)
+        self._spending = Spending(journal, self._lease, world, terms.pauses, _KEPT)
         self._heard = 0  # number of the newest word that has had its effect
 
     def turn(self) -> ServiceState | None:
@@ -70,14 +72,15 @@ class Keeper:
             return None
         try:
             state = self._journal.state() or self._meet()
-            if state != self._left:  # another daemon led meanwhile
+            if (self._lease.token, state) != self._left:  # another led meanwhile, or a turn was cut off
                 self._watch.forget()
                 self._world.alert()  # it may have died before it had told
             if self._terms.dry_run and state.phase not in (Phase.WATCHING, Phase.TUNING):
                 self._lease.leave()  # to one that may act
                 raise MachineError(f"{self._journal.service} is at {state.phase}, which a dry run leaves as it is")
-            self._left = self._go_on(self._hear(state))
-            return self._left
+            state = self._go_on(self._hear(state))
+            self._left = self._lease.token, state
+            return state
         except LeaseLostError:
             return None
 
@@ -116,8 +119,8 @@ class Keeper:
             if after.phase in (Phase.WATCHING, Phase.ALARM):
                 tell_cycle(self._journal.service, after.cycle, self._last(STATE))
             if after.phase is Phase.WATCHING:
+                self._journal.forget(self._lease.token, _KEPT)  # only the leader goes on from here
                 self._world.tidy({after.wanted.stable, after.last_good, after.previous})
-                self._journal.forget(self._lease.token, _KEPT)
         return after
 
     def _hear(self, state: ServiceState) -> ServiceState:
@@ -160,7 +163,7 @@ class Keeper:
         found: dict[str, Mapping[str, Any] | None] = {}
         if after.cycle != before.cycle:
             around = beside[ENVIRONMENT] if ENVIRONMENT in beside else self._around.look(before.phase)
-            found |= {"tuning": {"reason": after.reason}, ENVIRONMENT: around}
+            found |= {TUNING: {"reason": after.reason, "asked": True}, ENVIRONMENT: around}
         if bundle := rejected(before, event, after):
             found[QUARANTINE] = {"bundle": bundle, "where": self._around.where(), "reason": after.reason}
         if after.phase is not before.phase and after.phase in _TOLD:
@@ -178,11 +181,11 @@ class Keeper:
 
     def _place(self, state: ServiceState) -> ServiceState:
         try:
-            with self._lease.during(self.is_called):  # a hook may take longer than the lease
-                self._world.place(state.wanted, self._lease.token)
+            with self._lease.during(self.is_called) as stop:  # a hook may take longer than the lease
+                there = put_back_or_forward(self._world, self._lease, state, stop, self._terms.back_s)
         except HookError as error:
             return self._happen(state, Missed(str(error)))
-        return self._happen(state, Reached())
+        return self._happen(state, Reached()) if there else state
 
     def _rehearse(self, state: ServiceState) -> ServiceState:
         """A dry run: what is not in place stays out of it, which is said once, and all else goes on."""
@@ -230,16 +233,16 @@ class Keeper:
             self._write(ENVIRONMENT, around)
         change = moved(known, around) if known is not None and around is not None else ""
         now = self._world.clock()
-        begun = [entry.at for entry in self._last("tuning", max(1, self._terms.pauses.per_day))]
+        begun = [entry.at for entry in self._last(TUNING, max(1, self._terms.pauses.per_day))]
         reason = self._watch.look(readings, change, now, begun or self._met())
         if not reason:
             return state
-        spent_s = spent_device_s(self._last(STRETCH), now)
+        spent_s = self._spending.spent_device_s(now)
         pause = self._terms.pauses.reason(now, begun, spent_s, self._world.devices())
         if pause or state.frozen:
             return state
         beside = {
-            "tuning": {"reason": reason, "readings": _plain(readings)},
+            TUNING: {"reason": reason, "asked": False, "readings": _plain(readings)},
             ENVIRONMENT: known if around is None else around,
         }
         return self._happen(state, Triggered(reason), beside)
@@ -251,19 +254,17 @@ class Keeper:
     def _tuned(self, state: ServiceState) -> ServiceState:
         """First what can be found out of the service as it is, then the study; both take devices."""
         if not state.study:
-            self._spend(state)
-            with self._lease.during(self.is_called) as stop:
+            with self._spending.stretch(state.cycle), self._lease.during(self.is_called) as stop:
                 found = self._world.collect(state, stop)
             incident = {"cycle": state.cycle, "reason": state.reason, **found}
             name = self._world.name(state.cycle)
             state = self._happen(state, Named(name), {"incident": incident, STUDY: {"name": name}})
-        left_s, beside = self._spend(state), {}
+        beside = {}
         try:
-            with self._lease.during(self.is_called) as stop:
+            with self._spending.stretch(state.cycle) as left_s, self._lease.during(self.is_called) as stop:
                 ended = self._world.tune(state, left_s, stop)
         except StudyError as error:
             ended, beside = ("", str(error)), {ALERT: self._alert(state.phase, str(error))}
-        self._write(STRETCH, {"cycle": state.cycle})
         if ended is None:
             return state
         candidate, reason = ended
@@ -272,13 +273,6 @@ class Keeper:
         if candidate and self._terms.dry_run:
             candidate, reason = "", f"{reason}; a dry run does not try {candidate}"
         return self._happen(state, Tuned(candidate, reason), beside)
-
-    def _spend(self, state: ServiceState) -> float:
-        """From now on devices are used for the cycle; for so many seconds at most."""
-        devices, now = self._world.devices(), self._world.clock()
-        left_s = most_s(list(self._last(STRETCH)), state.cycle, self._terms.pauses, now, devices)
-        self._write(STRETCH, {"cycle": state.cycle, "devices": devices, "most_s": left_s})
-        return left_s
 
     def _compared(self, state: ServiceState) -> ServiceState:
         """One more window, and what the judge says to all of them."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from autotuner.errors import MachineError
-from autotuner.store.journal import Journal
+from autotuner.store.journal import Journal, LeaseLostError
 
 _END_S = 2.0  # for a renewal that waits for the record; when it comes later, it does no harm
 
@@ -39,6 +39,15 @@ class Leadership:
         since_s = (self._clock() - self._renewed).total_seconds() if self._renewed else 0.0
         if not 0 <= since_s < self._lease_s / 3:
             self._ask()
+
+    def check(self) -> None:
+        """Renew it amid something that takes long.
+
+        Raises:
+            LeaseLostError: Another one leads, or has led.
+        """
+        if self._ask() != self.token:
+            raise LeaseLostError("another daemon leads now", "this one has nothing more to say")
 
     def leave(self) -> None:
         """Let another one lead at once."""

@@ -66,7 +66,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """It was not, within its deadline."""
+    """It was not, within its deadline; the way back was tried for as long as that, again and again."""
 
     reason: str
 

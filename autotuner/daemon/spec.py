@@ -258,7 +258,7 @@ class ServiceSpec(_Section):
         return Terms(
             self.aim, guards, Plan(canary.percents, self.approval), rules, probation,
             Pauses(watch.cooldown, watch.per_day, watch.device_s_per_day, watch.quiet), self.lease, self.dry_run,
-            self.levels, watch.breaches, canary.warm_up_windows,
+            self.levels, watch.breaches, canary.warm_up_windows, self.hooks.deadline,
         )  # fmt: skip
 
     def watching(self) -> Watch:

@@ -56,14 +56,13 @@ class Pauses:
             return f"{self.per_day} times within a day are enough"
         if any(_within(now.time(), begin, end) for begin, end in self.quiet):
             return "these are quiet hours"
-        if math.isinf(self.left_s(spent_device_s, devices)) and math.isfinite(self.device_s_per_day):
+        if self.left_s(spent_device_s, devices) < LEAST_S:
             return f"of the day's {self.device_s_per_day / 60:g} minutes of devices {spent_device_s / 60:.1f} are spent"
         return ""
 
     def left_s(self, spent_device_s: float, devices: int) -> float:
-        """Seconds that a study on so many devices may take; without bound where a person wants one beyond the day's."""
-        left_s = (self.device_s_per_day - spent_device_s) / devices
-        return left_s if left_s >= LEAST_S else math.inf
+        """Seconds that a study on so many devices may take of the day's; below 0 when they are overspent."""
+        return (self.device_s_per_day - spent_device_s) / devices
 
 
 def _within(at: time, begin: time, end: time) -> bool:

@@ -1,5 +1,6 @@
 """What a keeper is given: the world that it asks and changes, and the terms on which it may."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +38,7 @@ class World:
         place: Puts a deployment in place and reads it back, for the holder of a token. Raises HookError.
         read: Every signal of the service.
         environment: Of the machine that serves. Raises HookError.
+        pause: Waits so many seconds.
         damage: Why a bundle cannot be put in place; empty when it can.
         name: A name that no study has yet, for the study of a cycle.
         tune: Runs the study of a cycle, `state.study`, to its end, or takes it up, for as many seconds at most; the
@@ -63,6 +65,7 @@ class World:
     devices: Callable[[], int] = lambda: 1
     name: Callable[[int], str] = str
     damage: Callable[[str], str] = lambda bundle: ""
+    pause: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Terms:
         levels: Of the service: a candidate that breaks one which the other keeps is taken back at once.
         breaches: So many windows in a row break a level.
         warm_up_windows: The first windows after each change, which count for nothing.
+        back_s: So long the way back is tried before it has failed.
     """
 
     aim: Guard
@@ -94,3 +98,4 @@ class Terms:
     levels: Sequence[Limit] = ()
     breaches: int = 3
     warm_up_windows: int = 0
+    back_s: float = 60.0

@@ -52,7 +52,11 @@ class Simulated:
         return World(
             clock=lambda: self.now, first=lambda: "b0", observe=self.observe, place=self.place, read=self.read,
             environment=lambda: {"driver": "1"}, tune=self.tune, window=self.window, alert=lambda: None,
+            pause=self.pause,
         )  # fmt: skip
+
+    def pause(self, seconds):
+        self.now += timedelta(seconds=seconds)
 
     def observe(self):
         self._called("observe")

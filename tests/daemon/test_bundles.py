@@ -1,7 +1,14 @@
+import os
+import time
+
 import pytest
 
 from autotuner.daemon.bundles import Bundles, hash_of
 from autotuner.errors import MachineError
+
+
+def age(folder, seconds=3600.0):
+    os.utime(folder, (time.time() - seconds,) * 2)
 
 
 @pytest.fixture
@@ -48,10 +55,34 @@ def test_only_what_is_needed_stays(tmp_path, source):
     first = bundles.keep(source)
     (source / "a.env").write_text("A=2\n")
     second = bundles.keep(source)
+    for name in (first, second):
+        age(tmp_path / "bundles" / name)
     bundles.forget({second})
     with pytest.raises(MachineError):
         bundles.path(first)
     assert bundles.path(second).is_dir()
+
+
+def test_what_another_daemon_is_just_keeping_stays(tmp_path, source):
+    """Also where it was there already, or its source is old, or is still being copied."""
+    folder, bundles = tmp_path / "bundles", Bundles(tmp_path / "bundles")
+    age(source)
+    name = bundles.keep(source)
+    beside = folder / f".{name}.beside"
+    beside.mkdir()
+    bundles.forget(())
+    assert (bundles.damage(name), beside.is_dir()) == ("", True)
+    age(folder / name)
+    bundles.keep(source)
+    bundles.forget(())
+    assert bundles.damage(name) == ""
+    (folder / name / "a.env").write_text("damaged")
+    bundles.keep(source)
+    assert beside.is_dir()
+    age(folder / name)
+    age(beside)
+    bundles.forget(())
+    assert not list(folder.iterdir())
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
@@ -72,6 +103,7 @@ def test_a_damaged_one_is_kept_anew_and_what_a_dead_daemon_left_there_is_dropped
     name = bundles.keep(source)
     left = tmp_path / "bundles" / f".{name}.left"
     left.mkdir()
+    age(left)
     assert bundles.damage(name) == ""
     (tmp_path / "bundles" / name / "config.json").write_text("[]")
     assert bundles.damage(name).endswith("were changed")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autotuner.daemon.hooks import HookError
 from autotuner.daemon.keeper import LEASE_S, Keeper, Terms
 from autotuner.daemon.watching import Watch
 from autotuner.types import Deployment, Phase
@@ -96,6 +97,65 @@ def test_a_way_back_that_fails_raises_the_alarm_and_stops(journal):
     assert world.served == Deployment("b0")
 
 
+@pytest.mark.parametrize(("fails_s", "phase"), [(0, Phase.WATCHING), (50, Phase.WATCHING), (70, Phase.ALARM)])
+def test_the_way_back_is_tried_until_it_is_late(journal, fails_s, phase):
+    """A failure of a moment leaves nothing bad serving."""
+    world, begun, tries = Simulated(), [], []
+    better(world)
+    world.failures["b1"] = 10
+
+    def place(wanted, token):
+        if journal.state().phase is Phase.ROLLING_BACK:
+            begun.append(world.now)
+            tries.append(wanted)
+            if fails_s and world.now < begun[0] + timedelta(seconds=fails_s):
+                raise HookError("smoke ended with 1")
+        world.place(wanted, token)
+
+    outside = replace(world.world(), place=place)
+    kept = Keeper(journal, outside, replace(TERMS, back_s=60.0), Watch([LEVEL], breaches=2), "one")
+    until(kept, Phase.CANARY)
+    for _ in range(30):
+        if (state := kept.turn()).phase in (Phase.WATCHING, Phase.ALARM):
+            break
+    assert state.phase is phase
+    assert set(tries) == {Deployment("b0")}
+    assert len(tries) == (1 if not fails_s else len(tries)) <= 31
+    assert (begun[-1] - begun[0]).total_seconds() == pytest.approx(min(fails_s, 60), abs=4)
+    assert world.served == (Deployment("b0") if phase is Phase.WATCHING else Deployment("b0", "b1", 10))
+
+
+@pytest.mark.parametrize("why", ["a clock that stands still", "a damaged bundle", "a word", "another daemon"])
+def test_the_way_back_is_not_tried_without_end_nor_without_use(journal, why):
+    world, tries, fails = Simulated(), [], []
+    better(world)
+
+    def place(wanted, token):
+        if not fails:
+            return world.place(wanted, token)
+        tries.append(wanted)
+        raise HookError("smoke ended with 1")
+
+    def pause(seconds):
+        if why == "a word":
+            journal.tell("freeze", {"by": "me"})
+        if why == "another daemon":
+            world.now += timedelta(seconds=LEASE_S + 1)
+            journal.acquire("other", world.now.timestamp(), LEASE_S)
+
+    damage = (lambda bundle: "it was changed") if why == "a damaged bundle" else lambda bundle: ""
+    outside = replace(world.world(), place=place, pause=pause, damage=damage)
+    kept = Keeper(journal, outside, replace(TERMS, back_s=60.0), Watch([LEVEL], breaches=2), "one")
+    until(kept, Phase.CANARY)
+    fails.append(True)
+    journal.tell("rollback", {"by": "me"})
+    state = kept.turn()
+    expected = {"a clock that stands still": 31, "a damaged bundle": 1, "a word": 1, "another daemon": 1}
+    assert len(tries) == expected[why]
+    phases = {"a word": Phase.ROLLING_BACK, "another daemon": None}
+    assert (state and state.phase) == phases.get(why, Phase.ALARM)
+
+
 def test_what_people_say_is_heard_once(journal):
     world = Simulated()
     world.latency_s["b0"] = 0.1
@@ -148,6 +208,11 @@ def test_two_daemons_and_one_leader(journal):
     world.now += timedelta(seconds=LEASE_S + 1)
     assert other.turn() is not None
     assert one.turn() is None
+    other.leave()
+    assert one.turn() is not None, "it leads again"
+    assert other.turn() is None
+    until(one, Phase.CANARY)
+    assert {entry.token for entry in journal.entries(kinds=("tuning",))} == {3}, "as the third leader"
 
 
 def test_a_hook_that_takes_longer_than_the_lease_does_not_lose_it(journal):

@@ -55,22 +55,53 @@ def test_a_rejected_candidate_is_remembered_though_the_daemon_dies_right_then(jo
     assert alert.payload["text"].startswith("chat: rolling_back: FAIL"), "it stands there for the next one to tell"
 
 
-def test_what_a_daemon_saw_before_another_one_led_counts_no_more(journal):
-    """Two of three looks of a breach, then another one changes the service: the third look is the first."""
-    world = Simulated()
-    one = Keeper(journal, world.world(), TERMS, Watch([LEVEL], breaches=3), "one")
-    one.turn()
-    one.turn()
-    one.turn()
-    world.now += timedelta(seconds=LEASE_S + 1)
-    world.latency_s["b1"], world.offers = 0.15, ["b1"]
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_a_daemon_saw_before_another_one_led_counts_no_more(journal, leaves):
+    """One of two looks of a breach, then another one looks and sees none, and changes no state: the next is the first."""
+    world, asked = Simulated(), []
+    world.latency_s["b0"] = 0.1
+    one = Keeper(
+        journal, replace(world.world(), alert=lambda: asked.append("one")), TERMS, Watch([LEVEL], breaches=2), "one"
+    )
     other = keeper(journal, world, holder="other")
-    until(other, Phase.CANARY)
-    until(other, Phase.WATCHING)
-    world.latency_s["b1"] = 0.25
-    world.now += timedelta(hours=1)
+    one.turn()
+    one.turn()
+    left = journal.state()
+    world.latency_s["b0"] = 0.25
     assert one.turn().phase is Phase.WATCHING
+    world.now += timedelta(seconds=LEASE_S + 1)
+    world.latency_s["b0"] = 0.1
+    for _ in range(60):
+        assert other.turn() == left
+    assert one.turn() is None
+    if leaves:
+        other.leave()
+    else:
+        world.now += timedelta(seconds=LEASE_S + 1)
+    world.latency_s["b0"] = 0.25
+    asked.clear()
     assert one.turn().phase is Phase.WATCHING
+    assert asked == ["one"], "what the other one had not told any more"
+    assert one.turn().phase is Phase.TUNING
+
+
+def test_a_leader_that_slept_right_after_its_last_state_drops_nothing_of_its_successors(journal):
+    world, dropped = Simulated(), []
+    kept = Keeper(journal, replace(world.world(), tidy=dropped.append), TERMS, Watch([LEVEL], breaches=2), "one")
+    until(kept, Phase.TUNING)
+    enter = journal.enter
+
+    def sleeps(token, state, *args, **beside):
+        enter(token, state, *args, **beside)
+        if state.phase is Phase.WATCHING:
+            world.now += timedelta(seconds=LEASE_S + 1)
+            assert journal.acquire("other", world.now.timestamp(), LEASE_S)
+
+    journal.enter = sleeps
+    while (state := kept.turn()) is not None and state.phase is Phase.TUNING:
+        pass
+    assert journal.state().phase is Phase.WATCHING
+    assert (state, dropped) == (None, [])
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

@@ -142,6 +142,29 @@ def test_what_a_person_wants_beyond_the_days_stays_without_bound(journal):
     assert allowed == [math.inf] * 2
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_only_a_person_lifts_the_bound(journal, asked):
+    """The daemon died between its decision and the study, and all is spent when the next one begins it."""
+    world, allowed = Simulated(), []
+    world.latency_s["b0"] = 0.1 if asked else 0.25
+    kept = kept_in(
+        journal, world, replace(TERMS, pauses=Pauses(device_s_per_day=300)),
+        tune=lambda state, most_s, stop: allowed.append(most_s),
+    )  # fmt: skip
+    kept.turn()
+    if not asked:
+        until(kept, Phase.TUNING)
+    for payload in ({"cycle": 0, "devices": 1, "most_s": 290.0}, {"cycle": 0}):
+        journal.append(1, "stretch", payload, world.now)
+        world.now += timedelta(seconds=290)
+    if asked:
+        journal.tell("tune", {"by": "me"})
+    kept.turn()
+    kept.turn()
+    assert allowed == [math.inf if asked else 60.0] * 2
+    assert of(journal, "tuning")[0]["asked"] is asked
+
+
 def test_a_minute_of_every_device_must_be_left():
     now = Simulated().now
     pauses = Pauses(device_s_per_day=400.0)
@@ -169,6 +192,43 @@ def test_a_study_that_cannot_be_run_is_told_once_a_cycle(journal):
     assert len(texts(journal)) == 2
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_study_that_breaks_off_spends_no_more_than_it_took_and_fills_no_journal(journal, monkeypatch, lost):
+    monkeypatch.setattr("autotuner.daemon.keeper._KEPT", 40)
+    world, allowed = Simulated(), []
+
+    def tune(state, most_s, stop):
+        allowed.append(most_s)
+        world.now += timedelta(seconds=1)
+        if lost:
+            world.now += timedelta(hours=1)
+            journal.acquire("other", world.now.timestamp(), 30)
+        raise OSError("no room")
+
+    kept = kept_in(journal, world, replace(TERMS, pauses=Pauses(device_s_per_day=3600.0)), tune=tune)
+    until(kept, Phase.TUNING)
+    for _ in range(1 if lost else 50):
+        with pytest.raises(OSError, match="no room"):
+            kept.turn()
+        world.now += timedelta(seconds=60)
+    assert lost or "devices" not in of(journal, "stretch")[-1]
+    assert lost or 3500 < allowed[-1] < 3600, "the time between counts for nothing"
+    assert len(of(journal, "stretch")) <= 42
+
+
+def test_what_is_found_out_before_a_study_spends_no_more_than_it_took_either(journal):
+    world = Simulated()
+
+    def collect(state, stop):
+        raise OSError("no room")
+
+    kept = kept_in(journal, world, collect=collect)
+    until(kept, Phase.TUNING)
+    with pytest.raises(OSError, match="no room"):
+        kept.turn()
+    assert ["devices" in one for one in of(journal, "stretch")] == [True, False]
+
+
 def test_a_schedule_begins_when_the_service_is_met(journal):
     world = Simulated()
     world.latency_s["b0"] = 0.1
@@ -189,6 +249,16 @@ def test_a_stretch_that_was_cut_off_counts_for_as_long_as_it_may_have_taken(jour
     assert spent_device_s([entry], entry.at + timedelta(seconds=20)) == pytest.approx(20)
     assert spent_device_s([entry], entry.at + timedelta(hours=9)) == 50
     assert spent_device_s([entry], entry.at + timedelta(days=2)) == 0
+
+
+def test_of_a_stretch_that_began_before_the_day_what_lies_within_it_counts(journal):
+    """A study of two days is a day's, and not nothing; cut off, it counts no longer than it may have taken."""
+    token, begun, hour = journal.acquire("one", 0, 100), Simulated().now, timedelta(hours=1)
+    journal.append(token, "stretch", {"devices": 2, "most_s": 30 * 3600.0}, begun)
+    (entry,) = journal.entries()
+    assert spent_device_s([entry], begun + 48 * hour) == 2 * 3600 * 6
+    journal.append(token, "stretch", {}, begun + 40 * hour)
+    assert spent_device_s(journal.entries(), begun + 48 * hour) == 2 * 3600 * 16
 
 
 def test_what_was_rejected_may_be_tried_again_elsewhere(journal):

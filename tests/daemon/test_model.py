@@ -66,7 +66,7 @@ class Daemons(RuleBasedStateMachine):
         world = World(
             clock=lambda: self.now, first=lambda: "b0", observe=lambda: self.served, place=self.place,
             read=lambda: {P95: Reading(0.25, 0.0)}, environment=dict, tune=self.tune, window=self.window,
-            alert=lambda: self.called("alert"),
+            alert=lambda: self.called("alert"), pause=lambda seconds: self.called("pause"),
         )  # fmt: skip
         watch = Watch([Limit.parse(f"{P95} <= 1 ms")], breaches=2)
         return Keeper(self.journal, world, self.terms, watch, f"life {self.lives}")
