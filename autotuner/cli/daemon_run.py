@@ -47,9 +47,11 @@ def _keep(file: Path, once: bool, port: int | None, db: str | None) -> None:
     from autotuner.daemon.pulse import Pulse, patience_of
     from autotuner.daemon.service import opened
     from autotuner.daemon.spec import load_service
-    from autotuner.errors import MachineError
+    from autotuner.errors import MachineError, UsageError
 
     spec = load_service(file)
+    if missing := spec.missing_program():
+        raise UsageError(f"{file}: {missing}", "a path starts at the folder in which the daemon is started")
     pulse = Pulse(patience_of(spec))
     with telemetry.session(), opened(spec, db, pulse.move) as service, _answering(spec, port, once, db, pulse):
         keeper, before = service.keeper(), ""
@@ -109,8 +111,11 @@ def _turned(keeper: "Keeper", spec: "ServiceSpec", once: bool, beat: Callable[[s
 def _told(state: "ServiceState | None") -> str:
     if state is None:
         return "another daemon leads: waiting"
-    place = "" if state.reached else ", to be put in place"
-    return f"{state.phase}: {state.reason}{place}"
+    from autotuner.daemon.words import NEXT
+
+    place = "" if state.reached else " (not in place yet)"
+    after = f"; {NEXT[state.phase]}" if state.phase in NEXT else ""
+    return f"{state.phase}: {state.reason}{place}{after}"
 
 
 def _wait(seconds: float, attend: Callable[[], bool]) -> None:

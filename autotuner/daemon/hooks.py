@@ -34,6 +34,9 @@ class Hooks:
     deadline_s: float = 60.0
 
 
+WORDS = ("stable", "stable_hash", "candidate", "candidate_hash", "percent", "token")  # that apply and smoke are given
+
+
 class HookError(Exception):
     """A hook failed, took too long, or the service is not what it should be; says which, in one sentence."""
 

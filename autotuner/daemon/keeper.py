@@ -32,7 +32,7 @@ from autotuner.daemon.spans import tell_cycle
 from autotuner.daemon.spending import TUNING, Spending
 from autotuner.daemon.surroundings import ENVIRONMENT, QUARANTINE, Surroundings
 from autotuner.daemon.watching import Watch, moved
-from autotuner.daemon.words import SAID, in_vain, meaning
+from autotuner.daemon.words import NEXT, SAID, in_vain, meaning
 from autotuner.daemon.world import LEASE_S, StudyError, Terms, World
 from autotuner.errors import MachineError
 from autotuner.store.journal import STATE, Entry, Journal, LeaseLostError
@@ -167,7 +167,8 @@ class Keeper:
         if bundle := rejected(before, event, after):
             found[QUARANTINE] = {"bundle": bundle, "where": self._around.where(), "reason": after.reason}
         if after.phase is not before.phase and after.phase in _TOLD:
-            found[ALERT] = self._alert(after.phase, f"{after.phase}: {after.reason}")
+            text = "; ".join([after.reason, *filter(None, [NEXT.get(after.phase)])])
+            found[ALERT] = self._alert(after.phase, f"{after.phase}: {text}")
         return {kind: payload for kind, payload in {**found, **beside}.items() if payload is not None}
 
     def _alert(self, phase: Phase, text: str) -> Mapping[str, Any]:

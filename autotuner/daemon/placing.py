@@ -1,4 +1,4 @@
-"""Putting in place what is wanted: once, for on failure there is a way back; but the way back itself until it is late."""
+"""Putting in place what is wanted: once, for there is a way back; but the way back itself until it is late."""
 
 import logging
 from collections.abc import Callable

@@ -140,7 +140,7 @@ class Service:
             proof = found.verification
             if proof.decision is not Decision.BETTER:
                 return "", f"study {study.name}: {proof.decision}: {proof.reason}{bound}"
-            gain = f"{proof.metric} {proof.gain_ratio:.2f}x"
+            gain = f"{proof.metric} {proof.gain_ratio:.2f}x by {_changes(found)}"
             return self._bundle(found.config, found), f"study {study.name}: {gain}{bound}"
         except MachineError:  # a record that is locked, a full disk: the study stays, and another turn can do it
             raise
@@ -231,6 +231,12 @@ def keep_newest(folder: Path) -> None:
         for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_CYCLES]:
             with suppress(OSError):  # what others own, or just dropped
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _changes(found: Recommendation) -> str:
+    """What is another value now: a person who is to approve it must know."""
+    before = found.baseline
+    return ", ".join(f"{key} {before.get(key)} → {new}" for key, new in found.config.items() if new != before.get(key))
 
 
 def _bound(study: Study) -> str:

@@ -7,6 +7,10 @@ from autotuner.store.journal import Journal
 from autotuner.types import Phase, ServiceState
 
 SAID = ("approve", "refuse", "rollback", "clear", "freeze", "unfreeze", "tune")
+NEXT = {  # what a person has to do
+    Phase.APPROVAL: "say it: autotune daemon approve, or refuse",
+    Phase.ALARM: "when it is mended, say: autotune daemon clear",
+}
 
 
 def meaning(word: str, by: str) -> Happening:
@@ -32,7 +36,7 @@ def in_vain(state: ServiceState, word: str) -> str:
     """Why nothing comes of a word of `SAID`; empty when something does. The machine agrees."""
     match word, state.phase:
         case (("freeze" | "unfreeze"), _) if state.frozen == (word == "freeze"):
-            return f"it is {'frozen' if state.frozen else 'not frozen'} as it is"
+            return f"it is {'frozen already' if state.frozen else 'not frozen'}"
         case ("tune", Phase.WATCHING) | ("approve", Phase.APPROVAL) if state.frozen:
             return "it is frozen: unfreeze it first"
         case "tune", Phase.TUNING:

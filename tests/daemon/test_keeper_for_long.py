@@ -57,7 +57,7 @@ def test_a_rejected_candidate_is_remembered_though_the_daemon_dies_right_then(jo
 
 @pytest.mark.parametrize("leaves", [True, False])
 def test_what_a_daemon_saw_before_another_one_led_counts_no_more(journal, leaves):
-    """One of two looks of a breach, then another one looks and sees none, and changes no state: the next is the first."""
+    """One of two looks of a breach; another one looks and sees none, and changes no state: the next is the first."""
     world, asked = Simulated(), []
     world.latency_s["b0"] = 0.1
     one = Keeper(

@@ -208,6 +208,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(world):
         ("percents: [10, 50]", "percents: [50, 10]", "percents must grow"),
         ("minimize: latency_p95_s,", "", "say one aim"),
         ("lease: 1 s", "http: true", "http"),
+        ('"{percent}"', '"{percnt}"', "apply: nobody knows {percnt}: did you mean percent?"),
         ("service: chat", f"service: {'x' * 57}", "service"),  # with its number it would be no name of a study
         ("per_day: 50,", "money_per_day: 5,", "money_per_day needs gpu_hour_price"),
     ],
@@ -219,6 +220,16 @@ def test_a_mistake_in_its_file_is_one_line(world, old, new, words):
         load_service(path)
     assert words in raised.value.message
     assert "daemon.yaml:" in raised.value.message
+
+
+def test_a_hook_that_is_not_there_is_a_mistake_before_anything_is_done(world):
+    path = world.folder / "daemon.yaml"
+    path.write_text(path.read_text().replace(f"observe: [{sys.executable},", "observe: [./nothing.sh,"))
+    done = world.start("--once")
+    _, told = done.communicate(timeout=60)
+    assert done.returncode == 2
+    assert told.startswith("error: daemon.yaml: hooks.observe: there is no program ./nothing.sh — a path starts at the")
+    assert world.state() is None
 
 
 def test_a_service_that_nobody_knows(world):
